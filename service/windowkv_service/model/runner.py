@@ -1,0 +1,65 @@
+"""Token ids in, logits out: the one place that calls the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from windowkv_service.kv.buffers import Arenas, Staging
+from windowkv_service.kv.layout import KVLayout
+from windowkv_service.model.attention import (
+    BlockView,
+    GroupTables,
+    KVView,
+    LeadersHeard,
+    Observed,
+    PrefillView,
+    Terms,
+)
+
+
+class Runner:
+    """Runs a module over staging (prefill) or over block tables (questions and decode). Single-threaded."""
+
+    def __init__(self, module: nn.Module, layout: KVLayout, arenas: Arenas, device: torch.device) -> None:
+        self._module = module
+        self._decoder = module.get_decoder()
+        self._layout = layout
+        self._arenas = arenas
+        self._device = device
+
+    @torch.inference_mode()
+    def prefill(self, token_ids: Sequence[int], start: int, staging: Staging, observed: Observed) -> None:
+        """Compute the KV of token_ids, which stand at positions start …, into staging. No logits: prefill never samples."""
+        view = PrefillView(self._layout, staging, start, observed)
+        ids = torch.tensor([list(token_ids)], device=self._device)
+        positions = torch.arange(start, start + len(token_ids), device=self._device)[None]
+        self._call(self._decoder, ids, positions, view)
+
+    @torch.inference_mode()
+    def logits(self, token_ids: Tensor, positions: Tensor, tables: Mapping[int, GroupTables]) -> Tensor:
+        """token_ids and positions [B, m] over block tables → logits [B, vocab_size] of each row's last token."""
+        view = BlockView(self._layout, self._arenas, tables, positions)
+        output = self._call(self._module, token_ids, positions, view, logits_to_keep=1)
+        return output.logits[:, -1]
+
+    @torch.inference_mode()
+    def listen(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        tables: Mapping[int, GroupTables],
+        on_queries: Callable[[int, Tensor, Terms], None],
+    ) -> None:
+        """Run [1, m] new tokens only to hear the queries of their layers; ends early when on_queries has enough."""
+        view = BlockView(self._layout, self._arenas, tables, positions, on_queries)
+        try:
+            self._call(self._decoder, token_ids, positions, view)
+        except LeadersHeard:
+            return
+
+    @staticmethod
+    def _call(module: nn.Module, ids: Tensor, positions: Tensor, view: KVView, **arguments: int):  # type: ignore[no-untyped-def]
+        return module(input_ids=ids, position_ids=positions, use_cache=False, kv_view=view, **arguments)
