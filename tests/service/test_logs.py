@@ -1,0 +1,104 @@
+"""Logs as an operator meets them: lines, with the request's id and without a caller's words."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from windowkv_service.telemetry import configure_logging, get_logger, request_context
+
+
+@pytest.fixture
+def output() -> Iterator[io.StringIO]:
+    """What is logged, from loggers configured for this test and put back after it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield io.StringIO()
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+    root.handlers[:], root.level = handlers, level
+
+
+def lines(output: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in output.getvalue().splitlines()]
+
+
+def test_a_line_is_json_with_the_requests_id(output: io.StringIO) -> None:
+    configure_logging("info", "json", output)
+    with request_context("request-7", call="generate"):
+        get_logger("windowkv_service.engine").info("answered", kept_tokens=12)
+    (line,) = lines(output)
+    assert line["request_id"] == "request-7"
+    assert (line["call"], line["event"], line["kept_tokens"]) == ("generate", "answered", 12)
+    assert (line["level"], line["logger"]) == ("info", "windowkv_service.engine")
+    assert str(line["timestamp"]).endswith("Z")
+
+
+def test_the_standard_librarys_loggers_come_out_alike(output: io.StringIO) -> None:
+    configure_logging("info", "json", output)
+    with request_context("request-8"):
+        logging.getLogger("transformers").warning("%d weights unused", 3, extra={"shard": 1})
+    (line,) = lines(output)
+    assert (line["event"], line["shard"], line["request_id"]) == ("3 weights unused", 1, "request-8")
+
+
+def test_a_requests_id_ends_with_its_context(output: io.StringIO) -> None:
+    configure_logging("info", "json", output)
+    with request_context("request-9"):
+        pass
+    get_logger("windowkv").info("idle")
+    assert "request_id" not in lines(output)[0]
+
+
+@pytest.mark.parametrize(
+    "field", ["text", "prompt", "messages", "question", "token_ids", "secret", "authorization"]
+)
+def test_a_callers_words_are_withheld_even_if_somebody_logs_them(output: io.StringIO, field: str) -> None:
+    configure_logging("debug", "json", output)
+    get_logger("windowkv").debug("received", **{field: "the patient's name is"})
+    logging.getLogger("windowkv").debug("received", extra={field: "the patient's name is"})
+    assert "patient" not in output.getvalue()
+    assert len(lines(output)) == 2
+
+
+def test_a_traceback_never_shows_local_variables(output: io.StringIO) -> None:
+    configure_logging("info", "json", output)
+    held = "".join(["pa", "tient"])
+    try:
+        math.sqrt(-len(held))
+    except ValueError:
+        get_logger("windowkv").exception("step failed")
+    (line,) = lines(output)
+    assert "ValueError" in str(line["exception"])
+    assert "patient" not in output.getvalue()
+
+
+def test_lines_below_the_level_are_not_written(output: io.StringIO) -> None:
+    configure_logging("warning", "json", output)
+    get_logger("windowkv").info("quiet")
+    assert output.getvalue() == ""
+
+
+def test_the_console_format_is_for_people(output: io.StringIO) -> None:
+    configure_logging("info", "console", output)
+    with request_context("request-10"):
+        get_logger("windowkv").info("serving", port=50051)
+    assert "serving" in output.getvalue()
+    assert "request_id=request-10" in output.getvalue()
+    assert not output.getvalue().startswith("{")
+
+
+def test_configuring_again_replaces_the_first_output(output: io.StringIO) -> None:
+    first = io.StringIO()
+    log = get_logger("windowkv")
+    configure_logging("info", "json", first)
+    configure_logging("info", "json", output)
+    log.info("once")
+    assert first.getvalue() == ""
+    assert len(lines(output)) == 1

@@ -1,0 +1,264 @@
+"""Metrics as an operator meets them: what moves, under which names, over HTTP."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from dataclasses import replace
+
+import pytest
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from windowkv_service import errors
+from windowkv_service.domain.requests import Compression, QuestionSelection
+from windowkv_service.domain.results import (
+    CacheInfo,
+    CacheState,
+    CreateOutcome,
+    EngineStatus,
+    MissReason,
+    ModelInfo,
+    Tier,
+    TierHealth,
+    TierStatus,
+    Usage,
+)
+from windowkv_service.telemetry import Metrics, serve_metrics
+
+BOUNDED_LABELS = {
+    "tier",
+    "result",
+    "from",
+    "to",
+    "reason",
+    "method",
+    "op",
+    "source",
+    "call",
+    "phase",
+    "selection",
+}
+GRPC_LABELS = {"grpc_type", "grpc_service", "grpc_method", "grpc_code"}
+
+USAGE = Usage(
+    prompt_tokens=1010,
+    cached_tokens=1000,
+    kept_tokens=120,
+    generated_tokens=7,
+    source_tier=Tier.REDIS,
+    miss_reason=None,
+    diverged_at=None,
+    fidelity=0.97,
+    time_to_first_token_s=0.02,
+    queue_s=0.001,
+    blocks_fetched=3,
+    bytes_fetched=4096,
+    fetch_s=0.004,
+    device_bytes=65536,
+    is_recomputed=False,
+)
+
+CACHE = CacheInfo(
+    name="caches/0123456789",
+    model="builtin",
+    state=CacheState.READY,
+    compression=Compression(),
+    token_count=1000,
+    kept_token_count=120,
+    full_bytes=1_000_000,
+    stored_bytes=125_000,
+    index_bytes=1000,
+    bytes_by_tier={Tier.DEVICE: 125_000},
+    tier=Tier.DEVICE,
+    create_time=0.0,
+    update_time=0.0,
+    expire_time=1.0,
+    last_used_time=0.0,
+)
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(CollectorRegistry())
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    sample = metrics.registry.get_sample_value(name, labels)
+    assert sample is not None, f"no sample {name}{labels}"
+    return sample
+
+
+def test_two_workers_in_one_process_count_apart() -> None:
+    first, second = Metrics(), Metrics()
+    first.requests.cancelled("client")
+    assert value(first, "windowkv_cancelled_total", reason="client") == 1
+    assert value(second, "windowkv_cancelled_total", reason="client") == 0
+
+
+def test_every_name_carries_the_prefix_and_says_what_it_measures(metrics: Metrics) -> None:
+    for family in metrics.registry.collect():
+        assert family.name.startswith(("windowkv_", "grpc_server_")), family.name
+        assert family.documentation.strip(), family.name
+
+
+def test_labels_are_the_bounded_ones_only(metrics: Metrics) -> None:
+    feed_everything(metrics)
+    used = {
+        label
+        for family in metrics.registry.collect()
+        if not family.name.endswith(("_build", "_model"))
+        for sample in family.samples
+        for label in sample.labels
+    }
+    assert used <= BOUNDED_LABELS | GRPC_LABELS | {"le"}
+
+
+def test_nothing_of_a_cache_name_is_ever_exported(metrics: Metrics) -> None:
+    feed_everything(metrics)
+    with serve_metrics(metrics.registry, 0) as endpoint:
+        assert "0123456789" not in scrape(endpoint.port)
+
+
+def test_every_metric_can_be_fed_by_some_method(metrics: Metrics) -> None:
+    before = snapshot(metrics)
+    feed_everything(metrics)
+    after = snapshot(metrics)
+    assert [name for name in after if after[name] == before.get(name)] == []
+
+
+def test_an_answer_counts_its_prompt_tokens_by_source(metrics: Metrics) -> None:
+    metrics.requests.answered(USAGE)
+    assert value(metrics, "windowkv_prompt_tokens_total", source="redis") == 1000
+    assert value(metrics, "windowkv_prompt_tokens_total", source="computed") == 10
+    assert value(metrics, "windowkv_generated_tokens_total") == 7
+    assert value(metrics, "windowkv_time_to_first_token_seconds_count", source="redis") == 1
+
+
+def test_an_answer_without_a_cache_has_no_fidelity_to_report(metrics: Metrics) -> None:
+    metrics.requests.answered(
+        replace(USAGE, cached_tokens=0, source_tier=None, miss_reason=MissReason.NOT_CACHED)
+    )
+    assert value(metrics, "windowkv_question_fidelity_count") == 0
+    assert value(metrics, "windowkv_prompt_tokens_total", source="computed") == 1010
+
+
+def test_a_hit_is_not_counted_as_a_prefill(metrics: Metrics) -> None:
+    metrics.requests.created(CreateOutcome(CACHE, True, 1000, 0.0, 0.0), Tier.HOST)
+    assert value(metrics, "windowkv_prefill_seconds_count") == 0
+    assert value(metrics, "windowkv_prompt_tokens_total", source="host") == 1000
+    assert value(metrics, "windowkv_prompt_tokens_total", source="computed") == 0
+
+
+def test_compression_is_full_bytes_over_stored_bytes(metrics: Metrics) -> None:
+    metrics.steps.compressed(CACHE, 0.01)
+    assert value(metrics, "windowkv_compression_ratio_sum", method="windowkv") == 8
+    assert value(metrics, "windowkv_stored_bytes_per_token_sum", method="windowkv") == 125
+
+
+def test_an_entry_that_holds_nothing_on_the_device_has_no_ratio(metrics: Metrics) -> None:
+    metrics.steps.compressed(replace(CACHE, stored_bytes=0), 0.01)
+    assert (
+        metrics.registry.get_sample_value("windowkv_compression_ratio_count", {"method": "windowkv"}) is None
+    )
+
+
+def test_every_error_of_the_family_is_a_bounded_rejection_reason(metrics: Metrics) -> None:
+    family = [
+        cls
+        for cls in vars(errors).values()
+        if isinstance(cls, type) and issubclass(cls, errors.WindowKVError)
+    ]
+    for error in family:
+        metrics.requests.rejected(error("the message is not a label"))
+    assert value(metrics, "windowkv_rejected_total", reason="cache_not_found") == 1
+    assert len(samples(metrics, "windowkv_rejected")) <= 2 * len(family)
+
+
+def test_grpc_codes_are_spelled_as_go_spells_them(metrics: Metrics) -> None:
+    for code in ("OK", "NOT_FOUND", "CANCELLED"):
+        metrics.grpc.handled("/windowkv.v1.CacheService/GetCache", "unary", code)
+    labels = {"grpc_type": "unary", "grpc_service": "windowkv.v1.CacheService", "grpc_method": "GetCache"}
+    for code in ("OK", "NotFound", "Canceled"):
+        assert value(metrics, "grpc_server_handled_total", **labels, grpc_code=code) == 1
+
+
+def test_counters_begin_at_zero_so_that_the_first_event_has_a_rate(metrics: Metrics) -> None:
+    assert value(metrics, "windowkv_cache_lookups_total", tier="redis", result="corrupt") == 0
+    assert value(metrics, "windowkv_tier_moves_total", **{"from": "device", "to": "redis"}) == 0
+    assert value(metrics, "windowkv_evictions_total", tier="host", reason="ttl") == 0
+
+
+def test_a_scrape_is_valid_exposition_text(metrics: Metrics) -> None:
+    feed_everything(metrics)
+    metrics.watch_process()
+    with serve_metrics(metrics.registry, 0) as endpoint:
+        families = {family.name for family in text_string_to_metric_families(scrape(endpoint.port))}
+    assert {"windowkv_requests_running", "windowkv_cache_lookups", "process_cpu_seconds"} <= families
+
+
+def test_a_closed_endpoint_answers_no_more_and_may_be_closed_again(metrics: Metrics) -> None:
+    endpoint = serve_metrics(metrics.registry, 0)
+    assert endpoint.port > 0
+    endpoint.close()
+    endpoint.close()
+    with pytest.raises(urllib.error.URLError):
+        scrape(endpoint.port)
+
+
+def test_a_taken_port_is_an_error_at_start(metrics: Metrics) -> None:
+    with serve_metrics(metrics.registry, 0) as endpoint, pytest.raises(OSError, match="in use"):
+        serve_metrics(metrics.registry, endpoint.port)
+
+
+def feed_everything(metrics: Metrics) -> None:
+    """Call each method once, with values that move whatever they feed."""
+    requests, steps, tiers = metrics.requests, metrics.steps, metrics.tiers
+    tier_status = TierStatus(Tier.HOST, TierHealth.UP, capacity_bytes=100, used_bytes=10)
+    metrics.observe_status(EngineStatus(True, False, 0.1, 3, 4, (tier_status,)))
+    metrics.describe_build("1.0", "cpu")
+    metrics.describe_model(
+        ModelInfo("m", "d" * 64, "llama", 10, 100, 4, 2, 16, 16, "float32", 512, ("windowkv",))
+    )
+    requests.admitted("create", 0.1)
+    requests.token_after(0.01)
+    requests.created(CreateOutcome(CACHE, False, 10, 0.5, 0.1), Tier.HOST)
+    requests.answered(replace(USAGE, is_recomputed=True))
+    requests.selected(QuestionSelection.QUESTION)
+    requests.ended("generate", 1.0)
+    requests.cancelled("deadline")
+    requests.rejected(errors.QueueFull("full"))
+    steps.stepped("decode", 8, 0.01)
+    steps.faulted()
+    steps.set_staging(1024)
+    steps.compressed(CACHE, 0.01)
+    tiers.set_entries(Tier.HOST, num_entries=2, pinned_bytes=5)
+    tiers.looked_up(Tier.HOST, "hit")
+    tiers.moved(Tier.HOST, Tier.DEVICE, num_blocks=2, size_bytes=100, seconds=0.001)
+    tiers.evicted(Tier.HOST, "ttl")
+    tiers.checksum_failed(Tier.REDIS)
+    tiers.redis_failed("read")
+    tiers.breaker_moved("open")
+    metrics.grpc.started("/windowkv.v1.CacheService/GetCache", "unary")
+    metrics.grpc.handled("/windowkv.v1.CacheService/GetCache", "unary", "OK")
+    metrics.grpc.observe("/windowkv.v1.CacheService/GetCache", "unary", 0.01)
+
+
+def snapshot(metrics: Metrics) -> dict[str, list[tuple[object, float]]]:
+    return {family.name: moving(family) for family in metrics.registry.collect()}
+
+
+def moving(family: Metric) -> list[tuple[object, float]]:
+    """A family's values, without the times of creation."""
+    return [
+        (sample.labels, sample.value) for sample in family.samples if not sample.name.endswith("_created")
+    ]
+
+
+def samples(metrics: Metrics, family_name: str) -> list[float]:
+    return [s.value for f in metrics.registry.collect() if f.name == family_name for s in f.samples]
+
+
+def scrape(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
+        return str(reply.read().decode())
