@@ -1,7 +1,7 @@
-"""All metrics of one worker, made on a registry of its own so that two workers in one process share nothing.
+"""All metrics of one worker, on a registry of its own: two workers in one process share nothing.
 
-Labels are bounded: tiers, calls, reasons and methods come from this code's own lists. A cache's id, a tenant's
-name or anything of a prompt is never a label.
+Labels are bounded: tiers, calls, reasons and methods come from this code's own lists. A cache's id, a tenant
+or anything of a prompt is never a label.
 """
 
 from __future__ import annotations
