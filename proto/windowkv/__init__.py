@@ -1,0 +1,1 @@
+"""The contract of windowkv: protobuf packages with their generated, committed stubs (`make proto`)."""
