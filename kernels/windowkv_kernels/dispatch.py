@@ -1,0 +1,14 @@
+"""Which twin of an operation runs: decided by the device the tensors are on, and by nothing else."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+
+from windowkv_kernels import reference
+
+
+def twins(device: torch.device) -> ModuleType:
+    """The module whose functions run on device. Plain torch runs everywhere."""
+    return reference

@@ -1,0 +1,99 @@
+"""What operations return and store: window scores, and keys at a few bits per number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+CODE_BITS = (4, 8)
+
+
+class WindowScores(NamedTuple):
+    """Per window, in order of position. Higher scores stay.
+
+    score: [num_windows] fp32. mass: [num_windows] fp32, the share of the observers' attention (mean over heads
+    and queries) that falls into the window; sums to 1.
+    """
+
+    score: Tensor
+    mass: Tensor
+
+
+@dataclass(frozen=True)
+class QuantizedKeys:
+    """Keys [n, Hkv, D] at 4 or 8 bits per number, in groups of group_tokens consecutive tokens, the last ragged.
+
+    codes: uint8 [n, Hkv, D·bits/8]; at 4 bits byte c holds channel c (low half) and channel c + D/2 (high half).
+    low, step: fp32 [num_groups, Hkv, D]; a number is low + step · code.
+    """
+
+    codes: Tensor
+    low: Tensor
+    step: Tensor
+    bits: int
+    group_tokens: int
+
+    @property
+    def num_tokens(self) -> int:
+        return self.codes.shape[0]
+
+    @property
+    def num_kv_heads(self) -> int:
+        return self.codes.shape[1]
+
+    @property
+    def head_dim(self) -> int:
+        return self.low.shape[2]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in (self.codes, self.low, self.step))
+
+    def to(self, device: torch.device | str) -> QuantizedKeys:
+        codes, low, step = (tensor.to(device) for tensor in (self.codes, self.low, self.step))
+        return QuantizedKeys(codes, low, step, self.bits, self.group_tokens)
+
+    def to_bytes(self) -> bytes:
+        """codes, low and step one after the other, little endian; from_bytes restores them exactly."""
+        return b"".join(_flat_bytes(tensor) for tensor in (self.codes, self.low, self.step))
+
+    @classmethod
+    def from_bytes(
+        cls,
+        data: bytes | bytearray | memoryview,
+        *,
+        num_tokens: int,
+        num_kv_heads: int,
+        head_dim: int,
+        bits: int,
+        group_tokens: int = 256,
+    ) -> QuantizedKeys:
+        """What to_bytes gave, on the CPU. Any other length than the shape asks for is refused. Copies data."""
+        scales = (ceil(num_tokens / group_tokens), num_kv_heads, head_dim)
+        codes = (num_tokens, num_kv_heads, head_dim * bits // 8)
+        expected = cls.count_bytes(num_tokens, num_kv_heads, head_dim, bits=bits, group_tokens=group_tokens)
+        if len(data) != expected:
+            raise ValueError(f"quantized keys of this shape take {expected} bytes, not {len(data)}")
+        flat = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        num_codes, num_scale_bytes = codes[0] * codes[1] * codes[2], scales[0] * scales[1] * scales[2] * 4
+        low, step = (
+            flat[start : start + num_scale_bytes].clone().view(torch.float32).view(scales)
+            for start in (num_codes, num_codes + num_scale_bytes)
+        )
+        return cls(flat[:num_codes].clone().view(codes), low, step, bits, group_tokens)
+
+    @staticmethod
+    def count_bytes(
+        num_tokens: int, num_kv_heads: int, head_dim: int, *, bits: int, group_tokens: int = 256
+    ) -> int:
+        """size_bytes of the keys of num_tokens, without making them."""
+        per_token = num_kv_heads * (head_dim * bits // 8)
+        return num_tokens * per_token + ceil(num_tokens / group_tokens) * num_kv_heads * head_dim * 8
+
+
+def _flat_bytes(tensor: Tensor) -> bytes:
+    return bytes(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

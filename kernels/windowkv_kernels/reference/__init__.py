@@ -1,0 +1,20 @@
+"""Plain torch twins of the operations, written to be read. They run on every device and judge the others."""
+
+from windowkv_kernels.reference.append_kv import append_kv
+from windowkv_kernels.reference.decode_attention import decode_attention
+from windowkv_kernels.reference.gather_windows import gather_windows
+from windowkv_kernels.reference.quantize_keys import dequantize_keys, quantize_keys
+from windowkv_kernels.reference.scatter_windows import scatter_windows
+from windowkv_kernels.reference.score_leader_keys import score_leader_keys
+from windowkv_kernels.reference.score_windows import score_windows
+
+__all__ = [
+    "append_kv",
+    "decode_attention",
+    "dequantize_keys",
+    "gather_windows",
+    "quantize_keys",
+    "scatter_windows",
+    "score_leader_keys",
+    "score_windows",
+]
