@@ -1,10 +1,11 @@
 """The arithmetic on windows: one function per operation, the same on every device.
 
-Shapes use these letters: n tokens of a prompt, α observing queries, H query heads, Hkv key-value heads (query head
-h reads key head h // (H / Hkv)), D head_dim, ω tokens per window, γ layers per group, N blocks in the pool,
-B sequences, m new tokens per sequence, NB blocks in the longest block table.
+Shapes use these letters: n tokens of a prompt, α observing queries, H query heads, Hkv key-value heads (query
+head h reads key head h // (H / Hkv)), D head_dim, ω tokens per window, γ layers per group, N blocks in the
+pool, B sequences, m new tokens per sequence, NB blocks in the longest block table.
 
-Every function checks shapes and dtypes and raises ValueError; scores and softmax are fp32 whatever the inputs are.
+Every function checks shapes and dtypes and raises ValueError; scores and softmax are fp32 whatever the inputs
+are.
 """
 
 from __future__ import annotations
@@ -45,13 +46,14 @@ def score_windows(
     """How much the last tokens of a prompt attend to each window (WindowKV, equations 1, 2 and 4).
 
         A_ij = softmax_j(scale · q_i·k_j), causal;   t_j = Σ_i A_ij
-        s_w  = mean of t over the window's review tokens, or of its top_p largest, per head; then mean over heads
+        s_w  = mean of t over the window's review tokens, or of its top_p largest, per head; then mean over
+        heads
 
     queries: [H, ≥α, D], of the last tokens, after RoPE; the last num_observed (default: all) of them observe.
     keys: [n, Hkv, D], of all tokens, the observers' included; never repeated to H heads.
-    Windows are cut from token 0 over all n tokens. Review tokens are those before n-α: a score counts only the
-    window's review tokens and divides by their real number; without one it is -inf. mass counts all n tokens.
-    softcap: c·tanh(x/c) on the logits, for models that have it.
+    Windows are cut from token 0 over all n tokens. Review tokens are those before n-α: a score counts only
+    the window's review tokens and divides by their real number; without one it is -inf. mass counts all n
+    tokens. softcap: c·tanh(x/c) on the logits, for models that have it.
     """
     num_observed = queries.shape[1] if num_observed is None else num_observed
     checks.score_windows(queries, keys, num_observed, window_size, top_p)
@@ -76,7 +78,9 @@ def score_leader_keys(
     queries: [H, m, D]; keys: [n, Hkv, D], or the same quantized.
     """
     checks.score_leader_keys(queries, keys, window_size, top_p)
-    result: WindowScores = twins(queries.device).score_leader_keys(queries, keys, window_size, scale, top_p, softcap)
+    result: WindowScores = twins(queries.device).score_leader_keys(
+        queries, keys, window_size, scale, top_p, softcap
+    )
     return result
 
 
@@ -85,8 +89,8 @@ def quantize_keys(keys: Tensor, *, bits: int, group_tokens: int = 256) -> Quanti
 
         code = round((x - low) / step),  low = min over the group,  step = (max - min) / (2^bits - 1)
 
-    Error at most step / 2 of the channel in its group, that is (max - min) / 30 at 4 bits and (max - min) / 510 at
-    8, plus fp32 rounding. Keys that are not finite are refused.
+    Error at most step / 2 of the channel in its group, that is (max - min) / 30 at 4 bits and (max - min) /
+    510 at 8, plus fp32 rounding. Keys that are not finite are refused.
     """
     checks.quantize_keys(keys, bits, group_tokens)
     result: QuantizedKeys = twins(keys.device).quantize_keys(keys, bits, group_tokens)
@@ -160,11 +164,10 @@ def decode_attention(
 
     queries: [B, H, m, D]; blocks: [N, γ, 2, ω, Hkv, D] of one dtype; place: the layer's place in its group.
     block_table: [B, NB] int64, padded with any valid block id.
-    key_positions: [B, NB·ω] int64, the logical position of each slot of the table; -1: an empty or padded slot.
-    query_positions: [B, m] int64. A slot is visible iff 0 <= key_position <= query_position and, with a sliding
-    window, key_position > query_position - sliding_window.
-    What an invisible slot holds, NaN included, does not matter. A query that sees nothing gives zeros.
-    sinks: [H] logits.
+    key_positions: [B, NB·ω] int64, the logical position of each slot of the table; -1: an empty or padded
+    slot. query_positions: [B, m] int64. A slot is visible iff 0 <= key_position <= query_position and, with a
+    sliding window, key_position > query_position - sliding_window. What an invisible slot holds, NaN
+    included, does not matter. A query that sees nothing gives zeros. sinks: [H] logits.
     """
     checks.decode_attention(queries, blocks, place, block_table, key_positions, query_positions, sinks)
     result: Tensor = twins(queries.device).decode_attention(

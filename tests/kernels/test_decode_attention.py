@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from windowkv_kernels import decode_attention
 
 SHAPES = [  # B, H, Hkv, D, ω, kept tokens, m
@@ -77,7 +78,8 @@ class Case:
 def test_output_is_the_softmax_over_the_visible_slots(shape, sliding_window):
     case = Case(shape)
     got = case.run(sliding_window=sliding_window)
-    assert got.shape == case.queries.shape and got.dtype == case.queries.dtype
+    assert got.shape == case.queries.shape
+    assert got.dtype == case.queries.dtype
     torch.testing.assert_close(got.double(), case.expected(sliding_window), atol=1e-6, rtol=1e-6)
 
 
@@ -108,7 +110,8 @@ def test_a_query_that_sees_nothing_gives_zeros(options, length):
     case.key_positions[1] = -1
     got = case.run(**options)
     assert bool((got[1] == 0).all())
-    assert bool(torch.isfinite(got[0]).all()) and bool((got[0] != 0).any())
+    assert bool(torch.isfinite(got[0]).all())
+    assert bool((got[0] != 0).any())
 
 
 @pytest.mark.parametrize("options", [{}, {"softcap": 5.0}, {"sliding_window": 30}], ids=str)

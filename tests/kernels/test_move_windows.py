@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from windowkv_kernels import append_kv, gather_windows, scatter_windows
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from windowkv_kernels import QuantizedKeys, dequantize_keys, quantize_keys
 
 SHAPES = [
@@ -41,7 +42,8 @@ def test_bytes_restore_the_keys_exactly(shape, bits):
     names = dict(zip(("num_tokens", "num_kv_heads", "head_dim"), sizes, strict=True))
     restored = QuantizedKeys.from_bytes(memoryview(data), bits=bits, group_tokens=group_tokens, **names)
     assert torch.equal(restored.codes, quantized.codes)
-    assert torch.equal(restored.low, quantized.low) and torch.equal(restored.step, quantized.step)
+    assert torch.equal(restored.low, quantized.low)
+    assert torch.equal(restored.step, quantized.step)
     assert restored.to_bytes() == data
     assert len(data) == quantized.size_bytes == restored.size_bytes
     assert len(data) == QuantizedKeys.count_bytes(*sizes, bits=bits, group_tokens=group_tokens)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from windowkv_kernels import quantize_keys, score_leader_keys, score_windows
 
 SHAPES = [  # n, α, ω, H, Hkv, D
@@ -107,7 +108,8 @@ def test_only_the_last_num_observed_queries_observe():
     queries, keys = make_pair((64, 20, 8, 4, 2, 16))
     some = score_windows(queries, keys, num_observed=5, window_size=8, scale=0.25)
     alone = score_windows(queries[:, -5:], keys, window_size=8, scale=0.25)
-    assert torch.equal(some.score, alone.score) and torch.equal(some.mass, alone.mass)
+    assert torch.equal(some.score, alone.score)
+    assert torch.equal(some.mass, alone.mass)
 
 
 def test_top_p_is_taken_per_head_before_heads_are_averaged():

@@ -47,8 +47,8 @@ def visible_slots(key_positions: Tensor, query_positions: Tensor, sliding_window
 
 
 def gather_kv(blocks: Tensor, place: int, block_table: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values of the tables, [B, Hkv, T, D] each. Slots that no query sees are zeroed: they may hold NaN,
-    and 0 · NaN is NaN."""
+    """Keys and values of the tables, [B, Hkv, T, D] each. Slots that no query sees are zeroed: they may hold
+    NaN, and 0 · NaN is NaN."""
     batch, num_kv_heads, head_dim = block_table.shape[0], blocks.shape[4], blocks.shape[5]
     block_ids = block_table.flatten()
     keys = (
