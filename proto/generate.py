@@ -1,8 +1,8 @@
 """Writes the stubs of every .proto beside it, or into another folder. `make proto` runs this.
 
-Messages and their types come from protoc, gRPC stubs from grpcio-tools, types of both from mypy-protobuf. The
-version of grpcio-tools is pinned in pyproject.toml to the oldest that users may have: newer runtimes take older
-stubs, older runtimes refuse newer ones.
+Messages come from protoc, gRPC stubs from grpcio-tools, types of both from mypy-protobuf. The version of
+grpcio-tools is pinned in pyproject.toml to the oldest that users may have: runtimes take stubs that are older
+than they are, not newer ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PLUGINS = ("mypy", "mypy_grpc")
 
 
 def generate(out: Path) -> list[Path]:
-    """Generate every .proto under ROOT into `out`, by its package's path; answers what is there afterwards."""
+    """Generate every .proto under ROOT into `out`, by its package's path; answers the files written."""
     sources = sorted(path.relative_to(ROOT) for path in ROOT.glob("windowkv/**/*.proto"))
     plugins = [
         f"--plugin=protoc-gen-{name}={Path(sys.executable).parent / f'protoc-gen-{name}'}" for name in PLUGINS

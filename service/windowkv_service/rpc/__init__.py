@@ -1,0 +1,1 @@
+"""The wire: gRPC in and out. Only this room knows messages, statuses, metadata. Its door: server.Server."""
