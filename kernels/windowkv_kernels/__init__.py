@@ -4,8 +4,7 @@ Shapes use these letters: n tokens of a prompt, α observing queries, H query he
 head h reads key head h // (H / Hkv)), D head_dim, ω tokens per window, γ layers per group, N blocks in the
 pool, B sequences, m new tokens per sequence, NB blocks in the longest block table.
 
-Every function checks shapes and dtypes and raises ValueError; scores and softmax are fp32 whatever the inputs
-are.
+Every function checks shapes and dtypes and raises ValueError. Scores and softmax are fp32, whatever comes in.
 """
 
 from __future__ import annotations
@@ -46,14 +45,13 @@ def score_windows(
     """How much the last tokens of a prompt attend to each window (WindowKV, equations 1, 2 and 4).
 
         A_ij = softmax_j(scale · q_i·k_j), causal;   t_j = Σ_i A_ij
-        s_w  = mean of t over the window's review tokens, or of its top_p largest, per head; then mean over
-        heads
+        s_w  = mean of t over the window's review tokens, or of its top_p largest, per head; then over heads
 
     queries: [H, ≥α, D], of the last tokens, after RoPE; the last num_observed (default: all) of them observe.
     keys: [n, Hkv, D], of all tokens, the observers' included; never repeated to H heads.
+    softcap: c·tanh(x/c) on the logits, for models that have it.
     Windows are cut from token 0 over all n tokens. Review tokens are those before n-α: a score counts only
-    the window's review tokens and divides by their real number; without one it is -inf. mass counts all n
-    tokens. softcap: c·tanh(x/c) on the logits, for models that have it.
+    the window's review tokens and divides by their real number; without one it is -inf. mass counts all n.
     """
     num_observed = queries.shape[1] if num_observed is None else num_observed
     checks.score_windows(queries, keys, num_observed, window_size, top_p)
@@ -164,10 +162,12 @@ def decode_attention(
 
     queries: [B, H, m, D]; blocks: [N, γ, 2, ω, Hkv, D] of one dtype; place: the layer's place in its group.
     block_table: [B, NB] int64, padded with any valid block id.
-    key_positions: [B, NB·ω] int64, the logical position of each slot of the table; -1: an empty or padded
-    slot. query_positions: [B, m] int64. A slot is visible iff 0 <= key_position <= query_position and, with a
-    sliding window, key_position > query_position - sliding_window. What an invisible slot holds, NaN
-    included, does not matter. A query that sees nothing gives zeros. sinks: [H] logits.
+    key_positions: [B, NB·ω] int64, the logical position of each slot; -1: an empty or padded slot.
+    query_positions: [B, m] int64.
+    sinks: [H] logits.
+    A slot is visible iff 0 <= key_position <= query_position and, with a sliding window, key_position >
+    query_position - sliding_window. What an invisible slot holds, NaN included, does not matter. A query that
+    sees nothing gives zeros.
     """
     checks.decode_attention(queries, blocks, place, block_table, key_positions, query_positions, sinks)
     result: Tensor = twins(queries.device).decode_attention(

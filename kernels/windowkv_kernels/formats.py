@@ -25,11 +25,10 @@ class WindowScores(NamedTuple):
 
 @dataclass(frozen=True)
 class QuantizedKeys:
-    """Keys [n, Hkv, D] at 4 or 8 bits per number, in groups of group_tokens consecutive tokens, the last
-    ragged.
+    """Keys [n, Hkv, D] at 4 or 8 bits per number, in groups of group_tokens tokens, the last one ragged.
 
-    codes: uint8 [n, Hkv, D·bits/8]; at 4 bits byte c holds channel c (low half) and channel c + D/2 (high
-    half). low, step: fp32 [num_groups, Hkv, D]; a number is low + step · code.
+    codes: uint8 [n, Hkv, D·bits/8]; at 4 bits byte c holds channel c (low half) and c + D/2 (high half).
+    low, step: fp32 [num_groups, Hkv, D]; a number is low + step · code.
     """
 
     codes: Tensor
@@ -73,8 +72,7 @@ class QuantizedKeys:
         bits: int,
         group_tokens: int = 256,
     ) -> QuantizedKeys:
-        """What to_bytes gave, on the CPU. Any other length than the shape asks for is refused. Copies
-        data."""
+        """What to_bytes gave, copied, on the CPU. Any other length than the shape asks for is refused."""
         scales = (ceil(num_tokens / group_tokens), num_kv_heads, head_dim)
         codes = (num_tokens, num_kv_heads, head_dim * bits // 8)
         expected = cls.count_bytes(num_tokens, num_kv_heads, head_dim, bits=bits, group_tokens=group_tokens)

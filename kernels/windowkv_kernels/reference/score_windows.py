@@ -24,8 +24,7 @@ def score_windows(
 def token_scores(
     queries: Tensor, keys: Tensor, scale: float, softcap: float | None, *, is_causal: bool
 ) -> Tensor:
-    """Attention that each token receives from one key head's query heads, summed over queries: fp32 [heads,
-    n].
+    """Attention each token receives from one key head's query heads, summed over queries: fp32 [heads, n].
 
     queries: [heads, α, D]; keys: [n, D]. is_causal: the queries are those of the last α of the n tokens.
     """

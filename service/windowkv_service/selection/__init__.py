@@ -1,0 +1,31 @@
+"""Which windows stay on the device: at prefill by a selector, at a question by the question itself."""
+
+from __future__ import annotations
+
+from windowkv_service.selection.base import Leader, Observation, Selector, WindowSelection
+from windowkv_service.selection.baselines import Random, Streaming
+from windowkv_service.selection.full import Full
+from windowkv_service.selection.profile_file import PROFILE_NAME, load_profile, save_profile
+from windowkv_service.selection.question import QuestionProfile, choose_windows, default_profile
+from windowkv_service.selection.windowkv import WindowKV, published
+
+__all__ = [
+    "PROFILE_NAME",
+    "Leader",
+    "Observation",
+    "QuestionProfile",
+    "Selector",
+    "WindowKV",
+    "WindowSelection",
+    "choose_windows",
+    "default_profile",
+    "load_profile",
+    "save_profile",
+    "selectors",
+]
+
+
+def selectors(profile: QuestionProfile) -> dict[str, Selector]:
+    """Every method by its name. profile: the model's; its leaders also lead our own choice at prefill."""
+    methods: list[Selector] = [WindowKV(leaders=profile.leaders), published(), Full(), Random(), Streaming()]
+    return {method.name: method for method in methods}

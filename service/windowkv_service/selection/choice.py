@@ -1,0 +1,79 @@
+"""From window scores to window lists: the step that all selectors share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from windowkv_service.kv.layout import KVLayout
+from windowkv_service.selection.base import Leader, Windows
+from windowkv_service.selection.budgets import Claim, grant
+
+
+def last_windows(layout: KVLayout, num_tokens: int, num_last: int) -> range:
+    """The windows that overlap the last num_last tokens."""
+    first = max(0, num_tokens - num_last) // layout.window_size
+    return range(first, layout.num_windows(num_tokens) if num_last else first)
+
+
+def window_bytes(layout: KVLayout, leader: Leader) -> int:
+    """One window in all the groups that leader chooses for."""
+    return sum(layout.block_bytes(layout.groups[group]) for group in leader.groups)
+
+
+def choose(
+    layout: KVLayout,
+    num_tokens: int,
+    leaders: Sequence[Leader],
+    scores: Mapping[int, Tensor],
+    *,
+    forced: frozenset[int],
+    shares: Sequence[float],
+    budget_bytes: int,
+    redistribute: bool = True,
+) -> tuple[Windows, ...]:
+    """The best windows of each layout group under one budget.
+
+    scores: leader layer → [num_windows], higher stays; of equals the earlier stays.
+    forced: windows that come first, in every group that is led. shares: per leader, relative windows.
+    A group without a leader keeps its full windows, and is charged first.
+    """
+    windows = [tuple(layout.full_windows(group, num_tokens)) for group in layout.groups]
+    led = [group for leader in leaders for group in leader.groups]
+    for group in layout.groups:
+        if group.index not in led:
+            budget_bytes -= len(windows[group.index]) * layout.block_bytes(group)
+    num_windows = layout.num_windows(num_tokens)
+    claims = [
+        Claim(share, window_bytes(layout, leader), len(forced), num_windows)
+        for leader, share in zip(leaders, shares, strict=True)
+    ]
+    counts = grant(claims, budget_bytes, redistribute=redistribute)
+    for leader, count in zip(leaders, counts, strict=True):
+        chosen = best_windows(scores[leader.layer], count, forced)
+        for index in leader.groups:
+            windows[index] = chosen
+    return tuple(windows)
+
+
+def best_windows(score: Tensor, count: int, forced: frozenset[int]) -> Windows:
+    """forced and the best of the others, count in all, in order of position."""
+    ranked = torch.sort(score, descending=True, stable=True).indices.tolist()
+    others = [window for window in ranked if window not in forced]
+    return tuple(sorted([*forced, *others[: max(0, count - len(forced))]]))
+
+
+def captured_mass(
+    layout: KVLayout, leaders: Sequence[Leader], masses: Mapping[int, Tensor], windows: Sequence[Windows]
+) -> float:
+    """Share of the leaders' attention mass in the chosen windows; each leader counts once per layer led."""
+    captured, total = 0.0, 0
+    for leader in leaders:
+        mass, chosen = masses[leader.layer], windows[leader.groups[0]]
+        num_layers = sum(len(layout.groups[group].layers) for group in leader.groups)
+        is_all = len(chosen) == mass.numel()  # then exactly 1, not 1 but for rounding
+        captured += num_layers * (1.0 if is_all else min(1.0, float(mass[list(chosen)].sum())))
+        total += num_layers
+    return captured / total if total else 1.0
