@@ -1,0 +1,114 @@
+"""ask: a document and a question go in, an answer comes out, whatever became of the cache in between. No I/O."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from windowkv_client import _calls as calls
+from windowkv_client._calls import Call
+from windowkv_client._errors import CacheNotFound, EntryCorrupt
+from windowkv_client._flow import Flow, RetryPolicy
+from windowkv_client._flows import create_cache
+from windowkv_client._generation import Generation
+from windowkv_client._models import Answer, Cache, Chunk
+from windowkv_client._options import CacheOptions, GenerateOptions, Messages
+
+Document = str | Messages | Cache
+Question = str | Messages
+_CACHE_OPTIONS = frozenset(CacheOptions.__annotations__) - {"on_progress", "timeout"}
+_GENERATE_OPTIONS = frozenset(GenerateOptions.__annotations__) - {"messages", "token_ids", "kept_ratio", "timeout"}
+_OWN_OPTIONS = frozenset({"on_progress", "on_chunk", "timeout"})
+
+
+class KnownDocuments:
+    """The caches of documents asked before, so that asking again need not send the document. Bounded."""
+
+    def __init__(self, limit: int = 256) -> None:
+        self._caches: OrderedDict[bytes, Cache] = OrderedDict()
+        self._limit = limit
+
+    def find(self, key: bytes) -> Cache | None:
+        return self._caches.get(key)
+
+    def remember(self, key: bytes, cache: Cache) -> None:
+        self._caches[key] = cache
+        self._caches.move_to_end(key)
+        while len(self._caches) > self._limit:
+            self._caches.popitem(last=False)
+
+    def forget(self, key: bytes) -> None:
+        self._caches.pop(key, None)
+
+
+def ask(
+    document: Document, question: Question, options: Mapping[str, Any], known: KnownDocuments, policy: RetryPolicy
+) -> Flow[Answer]:
+    """Ask a document's cache, which is created when it is not known and again when no tier holds it any more."""
+    _refuse_unknown(options)
+    on_chunk = options.get("on_chunk")
+    if isinstance(document, Cache):
+        return (yield from _answer(document, question, options, policy, on_chunk, was_prefilled=False))
+    creation = _creation(document, options)
+    key = hashlib.sha256(creation.request.cache.SerializeToString(deterministic=True)).digest() + bytes.fromhex(
+        creation.routing_key
+    )
+    cache = known.find(key)
+    if cache is not None:
+        try:
+            return (yield from _answer(cache, question, options, policy, on_chunk, was_prefilled=False))
+        except (CacheNotFound, EntryCorrupt):
+            known.forget(key)
+            # The name has chosen the worker that was asked; that one must hold the new cache.
+            creation = _creation(document, options, routing_key=cache.name)
+    cache = yield from create_cache(creation, policy, options.get("on_progress"))
+    known.remember(key, cache)
+    was_prefilled = cache.creation is None or not cache.creation.is_hit
+    return (yield from _answer(cache, question, options, policy, on_chunk, was_prefilled=was_prefilled))
+
+
+def _creation(document: str | Messages, options: Mapping[str, Any], routing_key: str = "") -> Call:
+    chosen = {name: value for name, value in options.items() if name in _CACHE_OPTIONS}
+    form = {"text": document} if isinstance(document, str) else {"messages": document}
+    return calls.create_cache(**form, **chosen, **_timeout(options), routing_key=routing_key)
+
+
+def _answer(
+    cache: Cache,
+    question: Question,
+    options: Mapping[str, Any],
+    policy: RetryPolicy,
+    on_chunk: Callable[[Chunk], object] | None,
+    *,
+    was_prefilled: bool,
+) -> Flow[Answer]:
+    chosen = {name: value for name, value in options.items() if name in _GENERATE_OPTIONS}
+    resume = chosen.pop("resume", True)
+    form = {"text": question} if isinstance(question, str) else {"messages": question}
+    call = calls.generate(cache, **form, **chosen, **_timeout(options))
+    generation = Generation(call, policy, resume=resume)
+    try:
+        while (chunk := (yield from generation.next_chunk())) is not None:
+            if on_chunk is not None:
+                on_chunk(chunk)
+    finally:
+        generation.cancel()
+    return Answer(
+        text=generation.text,
+        token_ids=generation.token_ids,
+        finish_reason=generation.finish_reason,
+        usage=generation.usage,
+        cache=cache,
+        was_prefilled=was_prefilled,
+    )
+
+
+def _timeout(options: Mapping[str, Any]) -> dict[str, float]:
+    return {"timeout": options["timeout"]} if "timeout" in options else {}
+
+
+def _refuse_unknown(options: Mapping[str, Any]) -> None:
+    if unknown := options.keys() - _CACHE_OPTIONS - _GENERATE_OPTIONS - _OWN_OPTIONS:
+        raise TypeError(f"ask() got an unexpected option: {', '.join(sorted(unknown))}")
