@@ -1,1 +1,137 @@
-"""The Python SDK of windowkv: cache a document once, ask it many times. Loads no torch, numpy or redis."""
+"""The Python SDK of windowkv: cache a document once, ask it many times. Loads no torch, numpy or redis.
+
+    from windowkv_client import Client
+
+    with Client("127.0.0.1:50051") as client:
+        contract = client.caches.create(open("contract.txt").read(), ttl="1h")
+        with client.generate(contract, "Who signs?", max_tokens=100) as answer:
+            for chunk in answer:
+                print(chunk.text, end="", flush=True)
+        print(answer.usage)
+
+`AsyncClient` has the same surface for asyncio; `windowkv_client.testing` has a server for your own tests.
+"""
+
+from windowkv_client._async_client import AsyncCaches, AsyncClient, AsyncGenerateStream, AsyncModels
+from windowkv_client._channel import Tls
+from windowkv_client._client import Caches, Client, GenerateStream, Models
+from windowkv_client._errors import (
+    AliasTaken,
+    BadBudget,
+    BadFilter,
+    BadName,
+    BadOption,
+    BadPageToken,
+    BadSampling,
+    BadTtl,
+    BadUpdateMask,
+    CacheExpired,
+    CacheFull,
+    CacheNotFound,
+    DeadlineExceeded,
+    Draining,
+    EmptyPrompt,
+    EntryCorrupt,
+    InternalError,
+    InvalidRequest,
+    InvalidText,
+    ModelMismatch,
+    PromptTooLong,
+    QueueFull,
+    RequestCancelled,
+    ResourceExhausted,
+    TierDown,
+    TokenOutOfVocabulary,
+    Unauthenticated,
+    Unavailable,
+    UnknownMethod,
+    UnsupportedModel,
+    WindowKVError,
+)
+from windowkv_client._flow import RetryPolicy
+from windowkv_client._models import (
+    Answer,
+    Cache,
+    CacheState,
+    Chunk,
+    Creation,
+    Deletion,
+    Durability,
+    FinishReason,
+    Health,
+    MissReason,
+    Model,
+    Progress,
+    Retention,
+    Selection,
+    Task,
+    Tier,
+    TierStatus,
+    TokenLogprob,
+    Usage,
+    WorkerStatus,
+)
+
+__all__ = [
+    "AliasTaken",
+    "Answer",
+    "AsyncCaches",
+    "AsyncClient",
+    "AsyncGenerateStream",
+    "AsyncModels",
+    "BadBudget",
+    "BadFilter",
+    "BadName",
+    "BadOption",
+    "BadPageToken",
+    "BadSampling",
+    "BadTtl",
+    "BadUpdateMask",
+    "Cache",
+    "CacheExpired",
+    "CacheFull",
+    "CacheNotFound",
+    "CacheState",
+    "Caches",
+    "Chunk",
+    "Client",
+    "Creation",
+    "DeadlineExceeded",
+    "Deletion",
+    "Draining",
+    "Durability",
+    "EmptyPrompt",
+    "EntryCorrupt",
+    "FinishReason",
+    "GenerateStream",
+    "Health",
+    "InternalError",
+    "InvalidRequest",
+    "InvalidText",
+    "MissReason",
+    "Model",
+    "ModelMismatch",
+    "Models",
+    "Progress",
+    "PromptTooLong",
+    "QueueFull",
+    "RequestCancelled",
+    "ResourceExhausted",
+    "Retention",
+    "RetryPolicy",
+    "Selection",
+    "Task",
+    "Tier",
+    "TierDown",
+    "TierStatus",
+    "Tls",
+    "TokenLogprob",
+    "TokenOutOfVocabulary",
+    "Unauthenticated",
+    "Unavailable",
+    "UnknownMethod",
+    "UnsupportedModel",
+    "Usage",
+    "WindowKVError",
+    "WorkerStatus",
+]

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from windowkv.v1 import cache_pb2
 from windowkv_client import _calls as calls
 from windowkv_client._calls import Call
 from windowkv_client._errors import CacheNotFound, EntryCorrupt
@@ -18,9 +19,9 @@ from windowkv_client._options import CacheOptions, GenerateOptions, Messages
 
 Document = str | Messages | Cache
 Question = str | Messages
-_CACHE_OPTIONS = frozenset(CacheOptions.__annotations__) - {"on_progress", "timeout"}
-_GENERATE_OPTIONS = frozenset(GenerateOptions.__annotations__) - {"messages", "token_ids", "kept_ratio", "timeout"}
-_OWN_OPTIONS = frozenset({"on_progress", "on_chunk", "timeout"})
+_CACHE_OPTIONS = frozenset(CacheOptions.__annotations__) - {"on_progress"}
+_GENERATE_OPTIONS = frozenset(GenerateOptions.__annotations__) - {"messages", "token_ids", "kept_ratio"}
+_OWN_OPTIONS = frozenset({"on_progress", "on_chunk"})
 
 
 class KnownDocuments:
@@ -44,7 +45,11 @@ class KnownDocuments:
 
 
 def ask(
-    document: Document, question: Question, options: Mapping[str, Any], known: KnownDocuments, policy: RetryPolicy
+    document: Document,
+    question: Question,
+    options: Mapping[str, Any],
+    known: KnownDocuments,
+    policy: RetryPolicy,
 ) -> Flow[Answer]:
     """Ask a document's cache, which is created when it is not known and again when no tier holds it any more."""
     _refuse_unknown(options)
@@ -52,9 +57,7 @@ def ask(
     if isinstance(document, Cache):
         return (yield from _answer(document, question, options, policy, on_chunk, was_prefilled=False))
     creation = _creation(document, options)
-    key = hashlib.sha256(creation.request.cache.SerializeToString(deterministic=True)).digest() + bytes.fromhex(
-        creation.routing_key
-    )
+    key = _document_key(creation)
     cache = known.find(key)
     if cache is not None:
         try:
@@ -70,9 +73,8 @@ def ask(
 
 
 def _creation(document: str | Messages, options: Mapping[str, Any], routing_key: str = "") -> Call:
-    chosen = {name: value for name, value in options.items() if name in _CACHE_OPTIONS}
-    form = {"text": document} if isinstance(document, str) else {"messages": document}
-    return calls.create_cache(**form, **chosen, **_timeout(options), routing_key=routing_key)
+    chosen: dict[str, Any] = {name: value for name, value in options.items() if name in _CACHE_OPTIONS}
+    return calls.create_cache(**_form(document), **chosen, routing_key=routing_key)
 
 
 def _answer(
@@ -84,10 +86,9 @@ def _answer(
     *,
     was_prefilled: bool,
 ) -> Flow[Answer]:
-    chosen = {name: value for name, value in options.items() if name in _GENERATE_OPTIONS}
+    chosen: dict[str, Any] = {name: value for name, value in options.items() if name in _GENERATE_OPTIONS}
     resume = chosen.pop("resume", True)
-    form = {"text": question} if isinstance(question, str) else {"messages": question}
-    call = calls.generate(cache, **form, **chosen, **_timeout(options))
+    call = calls.generate(cache, **_form(question), **chosen)
     generation = Generation(call, policy, resume=resume)
     try:
         while (chunk := (yield from generation.next_chunk())) is not None:
@@ -105,8 +106,16 @@ def _answer(
     )
 
 
-def _timeout(options: Mapping[str, Any]) -> dict[str, float]:
-    return {"timeout": options["timeout"]} if "timeout" in options else {}
+def _document_key(creation: Call) -> bytes:
+    """The prompt and how it is cached, in 32 bytes."""
+    request = cache_pb2.CreateCacheRequest()
+    request.MergeFromString(creation.request.SerializeToString())
+    request.request_id = ""
+    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+
+
+def _form(prompt: str | Messages) -> dict[str, Any]:
+    return {"text": prompt} if isinstance(prompt, str) else {"messages": prompt}
 
 
 def _refuse_unknown(options: Mapping[str, Any]) -> None:

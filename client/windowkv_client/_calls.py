@@ -14,16 +14,15 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from windowkv.v1 import cache_pb2, generation_pb2, model_pb2, types_pb2
+from windowkv.v1 import cache_pb2, generation_pb2, model_pb2
 from windowkv_client._errors import (
     BadOption,
     BadSampling,
     BadTtl,
-    InvalidText,
-    TokenOutOfVocabulary,
 )
 from windowkv_client._models import Cache, Durability, Retention, Selection, Task
 from windowkv_client._options import Messages
+from windowkv_client._prompts import prompt_input, token_id_list
 from windowkv_client._ttl import Ttl, ttl_seconds
 
 UNARY_TIMEOUT_S = 60.0
@@ -66,7 +65,9 @@ def create_cache(
     prompt = prompt_input(text, messages, token_ids)
     if prompt is None:
         raise TypeError("a cache needs a prompt: text, messages or token_ids")
-    cache = cache_pb2.Cache(model=model, display_name=display_name, alias=alias, pinned=pinned, labels=labels or {})
+    cache = cache_pb2.Cache(
+        model=model, display_name=display_name, alias=alias, pinned=pinned, labels=labels or {}
+    )
     if ttl is not None:
         _set_ttl(cache, ttl)
     cache.compression.CopyFrom(_compression(kept_ratio, method, task, retention))
@@ -86,7 +87,9 @@ def get_cache(cache: Cache | str, timeout: float = UNARY_TIMEOUT_S) -> Call:
 
 def list_caches(labels: Mapping[str, str] | None, page_size: int, page_token: str, timeout: float) -> Call:
     try:
-        request = cache_pb2.ListCachesRequest(page_size=page_size, page_token=page_token, label_filter=labels or {})
+        request = cache_pb2.ListCachesRequest(
+            page_size=page_size, page_token=page_token, label_filter=labels or {}
+        )
     except ValueError as error:
         raise BadOption(f"page_size: {error}", field="page_size") from None
     return _unary("CacheService", "ListCaches", request, timeout)
@@ -105,7 +108,9 @@ def update_cache(cache: Cache | str, *, timeout: float = UNARY_TIMEOUT_S, **chan
     return _unary("CacheService", "UpdateCache", request, timeout, name)
 
 
-def delete_cache(cache: Cache | str, *, allow_missing: bool = False, timeout: float = UNARY_TIMEOUT_S) -> Call:
+def delete_cache(
+    cache: Cache | str, *, allow_missing: bool = False, timeout: float = UNARY_TIMEOUT_S
+) -> Call:
     name = cache_name(cache)
     request = cache_pb2.DeleteCacheRequest(name=name, allow_missing=allow_missing)
     return _unary("CacheService", "DeleteCache", request, timeout, name)
@@ -159,27 +164,17 @@ def tokenize(text: str | None, messages: Messages | None, add_special_tokens: bo
 
 
 def detokenize(token_ids: Sequence[int], timeout: float) -> Call:
-    request = model_pb2.DetokenizeRequest(token_ids=_token_ids(token_ids))
+    request = model_pb2.DetokenizeRequest(token_ids=token_id_list(token_ids))
     return _unary("ModelService", "Detokenize", request, timeout)
+
+
+def without(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The options that travel; the one left out is the SDK's own business."""
+    return {each: value for each, value in options.items() if each != name}
 
 
 def cache_name(cache: Cache | str) -> str:
     return cache.name if isinstance(cache, Cache) else cache
-
-
-def prompt_input(
-    text: str | None, messages: Messages | None, token_ids: Sequence[int] | None
-) -> types_pb2.Input | None:
-    """The prompt in its one form, None when none is given. Raises TypeError when there are several."""
-    if sum(form is not None for form in (text, messages, token_ids)) > 1:
-        raise TypeError("give one of text, messages and token_ids")
-    if text is not None:
-        return types_pb2.Input(text=_utf8(text, "input.text"))
-    if messages is not None:
-        return types_pb2.Input(messages=types_pb2.ChatMessages(messages=[_message(each) for each in messages]))
-    if token_ids is not None:
-        return types_pb2.Input(token_ids=types_pb2.TokenIds(token_ids=_token_ids(token_ids)))
-    return None
 
 
 def sampling_of(options: Mapping[str, Any]) -> generation_pb2.Sampling:
@@ -205,26 +200,6 @@ def _unary(service: str, method: str, request: Message, timeout: float, routing_
 
 def _new_request_id() -> str:
     return uuid.uuid4().hex
-
-
-def _utf8(text: str, field: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidText(f"text is not valid Unicode: {error.reason} at {error.start}", field=field) from None
-    return text
-
-
-def _message(message: Mapping[str, str]) -> types_pb2.ChatMessage:
-    content = _utf8(message["content"], "input.messages")
-    return types_pb2.ChatMessage(role=_utf8(message["role"], "input.messages"), content=content)
-
-
-def _token_ids(token_ids: Sequence[int]) -> list[int]:
-    wrong = next((token_id for token_id in token_ids if not 0 <= token_id < 1 << 32), None)
-    if wrong is not None:
-        raise TokenOutOfVocabulary(f"{wrong} is not a token id", field="input.token_ids")
-    return list(token_ids)
 
 
 def _compression(

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Self, TypeVar, Unpack
 
 from windowkv_client import _calls as calls
 from windowkv_client import _flows as flows
 from windowkv_client import _replies as replies
 from windowkv_client._ask import Document, KnownDocuments, Question, ask
-from windowkv_client._calls import UNARY_TIMEOUT_S
+from windowkv_client._calls import UNARY_TIMEOUT_S, Call
 from windowkv_client._channel import Address, Tls
 from windowkv_client._environment import target_or_default, token_or_default
-from windowkv_client._flow import Flow, RetryPolicy
+from windowkv_client._flow import RetryPolicy
 from windowkv_client._generation import Generation
-from windowkv_client._models import Answer, Cache, Chunk, Deletion, FinishReason, Health, Model, TokenLogprob, Usage
+from windowkv_client._models import Answer, Cache, Chunk, Deletion, Health, Model
 from windowkv_client._options import AskOptions, CreateOptions, GenerateOptions, Messages, UpdateOptions
 from windowkv_client._transport import Transport
 
@@ -51,9 +50,9 @@ class Client:
         self, cache: Cache | str | None = None, text: str | None = None, **options: Unpack[GenerateOptions]
     ) -> GenerateStream:
         """Answer text, messages or token_ids after the cache, or on their own; streams. Use it in a `with`."""
-        resume = options.pop("resume", True)
-        call = calls.generate(cache, text, **options)
-        return GenerateStream(Generation(call, self._policy, resume=resume), self._transport)
+        resume = options.get("resume", True)
+        call = calls.generate(cache, text, **calls.without(options, "resume"))
+        return GenerateStream(call, self._policy, resume=resume, transport=self._transport)
 
     def ask(self, document: Document, question: Question, **options: Unpack[AskOptions]) -> Answer:
         """Answer a question on a document, which is cached first when it is not, and again when its cache is gone."""
@@ -69,27 +68,25 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-class GenerateStream:
-    """An answer's pieces as they come; .text, .token_ids and the rest are whole after the last one.
+class GenerateStream(Generation):
+    """An answer's pieces as they come; .text, .token_ids, .finish_reason and .usage are whole after the last one.
 
     Leaving the `with` before that cancels the answer. For one consumer; cancel may be called from any thread.
     """
 
-    def __init__(self, generation: Generation, transport: Transport) -> None:
-        self._generation = generation
+    def __init__(self, call: Call, policy: RetryPolicy, *, resume: bool, transport: Transport) -> None:
+        super().__init__(call, policy, resume=resume)
         self._transport = transport
 
     def __iter__(self) -> Iterator[Chunk]:
         return self
 
     def __next__(self) -> Chunk:
-        chunk = self._transport.run(self._generation.next_chunk())
+        chunk = self._transport.run(self.next_chunk())
         if chunk is None:
             raise StopIteration
         return chunk
@@ -100,39 +97,10 @@ class GenerateStream:
             pass
         return self.text
 
-    def cancel(self) -> None:
-        self._generation.cancel()
-
-    @property
-    def text(self) -> str:
-        return self._generation.text
-
-    @property
-    def token_ids(self) -> tuple[int, ...]:
-        return self._generation.token_ids
-
-    @property
-    def logprobs(self) -> tuple[TokenLogprob, ...]:
-        return self._generation.logprobs
-
-    @property
-    def finish_reason(self) -> FinishReason | None:
-        return self._generation.finish_reason
-
-    @property
-    def usage(self) -> Usage | None:
-        return self._generation.usage
-
-    @property
-    def request_id(self) -> str:
-        return self._generation.request_id
-
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.cancel()
 
 
@@ -145,13 +113,12 @@ class Caches:
 
     def create(self, text: str | None = None, **options: Unpack[CreateOptions]) -> Cache:
         """Prefill a prompt and keep it compressed. The same prompt gives the same cache: creating it again is a hit."""
-        on_progress = options.pop("on_progress", None)
-        call = calls.create_cache(text, **options)
+        on_progress = options.get("on_progress")
+        call = calls.create_cache(text, **calls.without(options, "on_progress"))
         return self._transport.run(flows.create_cache(call, self._policy, on_progress))
 
     def get(self, cache: Cache | str, *, timeout: float = UNARY_TIMEOUT_S) -> Cache:
-        call = calls.get_cache(cache, timeout)
-        return replies.read_cache(self._ask(call).cache)
+        return self._ask(calls.get_cache(cache, timeout), replies.read_shown)
 
     def list(
         self,
@@ -167,17 +134,17 @@ class Caches:
 
     def update(self, cache: Cache | str, **changes: Unpack[UpdateOptions]) -> Cache:
         """Change ttl (from now), pinned, display_name, labels or alias; what is not named stays."""
-        return replies.read_cache(self._ask(calls.update_cache(cache, **changes)).cache)
+        return self._ask(calls.update_cache(cache, **changes), replies.read_shown)
 
     def delete(
         self, cache: Cache | str, *, allow_missing: bool = False, timeout: float = UNARY_TIMEOUT_S
     ) -> Deletion:
         """Forget a cache in every tier."""
         call = calls.delete_cache(cache, allow_missing=allow_missing, timeout=timeout)
-        return replies.read_deletion(self._ask(call))
+        return self._ask(call, replies.read_deletion)
 
-    def _ask(self, call: calls.Call) -> flows.Reply:
-        return self._transport.run(flows.ask_once(call, self._policy))
+    def _ask(self, call: Call, read: Callable[[Any], T]) -> T:
+        return self._transport.run(flows.ask_once(call, self._policy, read))
 
 
 class Models:
@@ -189,7 +156,7 @@ class Models:
 
     def get(self, *, timeout: float = UNARY_TIMEOUT_S) -> Model:
         """The model that is served."""
-        return replies.read_model(self._ask(calls.get_model(timeout=timeout)).model)
+        return self._ask(calls.get_model(timeout=timeout), replies.read_shown_model)
 
     def count_tokens(
         self,
@@ -200,7 +167,7 @@ class Models:
         timeout: float = UNARY_TIMEOUT_S,
     ) -> int:
         """How many tokens caches.create would cache."""
-        return int(self._ask(calls.count_tokens(text, messages, token_ids, timeout)).token_count)
+        return self._ask(calls.count_tokens(text, messages, token_ids, timeout), replies.read_token_count)
 
     def tokenize(
         self,
@@ -211,10 +178,10 @@ class Models:
         timeout: float = UNARY_TIMEOUT_S,
     ) -> tuple[int, ...]:
         """The tokens of a prompt; without special tokens, those of what follows a cache."""
-        return tuple(self._ask(calls.tokenize(text, messages, add_special_tokens, timeout)).token_ids)
+        return self._ask(calls.tokenize(text, messages, add_special_tokens, timeout), replies.read_token_ids)
 
     def detokenize(self, token_ids: Sequence[int], *, timeout: float = UNARY_TIMEOUT_S) -> str:
-        return str(self._ask(calls.detokenize(token_ids, timeout)).text)
+        return self._ask(calls.detokenize(token_ids, timeout), replies.read_text)
 
-    def _ask(self, call: calls.Call) -> flows.Reply:
-        return self._transport.run(flows.ask_once(call, self._policy))
+    def _ask(self, call: Call, read: Callable[[Any], T]) -> T:
+        return self._transport.run(flows.ask_once(call, self._policy, read))

@@ -193,9 +193,23 @@ def family(root: type[WindowKVError] = WindowKVError) -> Iterator[type[WindowKVE
         yield from family(child)
 
 
-def class_for(reason: str, status: str) -> type[WindowKVError]:
-    """The exception for a reason; for one that this version does not know, the broadest of its status."""
-    classes = list(family())
-    by_reason = {each.reason: each for each in reversed(classes) if "reason" in vars(each)}
-    by_status = {each.status: each for each in reversed(classes) if "status" in vars(each)}
-    return by_reason.get(reason) or by_status.get(status, WindowKVError)
+_BROADEST = (
+    InvalidRequest,
+    Unauthenticated,
+    CacheNotFound,
+    ResourceExhausted,
+    Unavailable,
+    RequestCancelled,
+    DeadlineExceeded,
+    InternalError,
+)
+
+
+def class_for(reason: str | None, status: str) -> type[WindowKVError]:
+    """The exception for a reason; where this version knows none, the broadest of the status."""
+    by_reason: dict[str, type[WindowKVError]] = {
+        each.reason: each for each in family() if "reason" in vars(each)
+    }
+    del by_reason[WindowKVError.reason]
+    by_status: dict[str, type[WindowKVError]] = {each.status: each for each in _BROADEST}
+    return by_reason.get(reason or "", by_status.get(status, WindowKVError))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -16,10 +18,9 @@ def failure(error: grpc.RpcError, request_id: str) -> WindowKVError:
     """The exception for a call that ended badly; request_id is what the call was sent with."""
     status: str = error.code().name
     details = _Details(error)
-    reason = details.info.reason
-    return class_for(reason, status)(
+    return class_for(details.reason, status)(
         error.details() or status.lower(),
-        reason=reason or None,
+        reason=details.reason,
         status=status,
         field=details.field,
         retry_after_s=details.retry_after_s,
@@ -31,17 +32,19 @@ class _Details:
     """The rich part of a status; a call that never reached the service has none."""
 
     def __init__(self, error: grpc.RpcError) -> None:
-        self._messages = _unpack(error)
-        self._trailers = dict(error.trailing_metadata() or ())
+        self._messages: dict[str, Any] = _unpack(error)
+        trailers: Any = error.trailing_metadata()
+        self._trailers: dict[str, Any] = dict(trailers or ())
 
     @property
-    def info(self) -> error_details_pb2.ErrorInfo:
-        return self._messages.get("ErrorInfo", error_details_pb2.ErrorInfo())
+    def reason(self) -> str | None:
+        info = self._messages.get("ErrorInfo")
+        return info.reason if info else None
 
     @property
     def field(self) -> str | None:
-        request = self._messages.get("BadRequest", error_details_pb2.BadRequest())
-        return next((violation.field for violation in request.field_violations), None)
+        request = self._messages.get("BadRequest")
+        return next((violation.field for violation in request.field_violations), None) if request else None
 
     @property
     def retry_after_s(self) -> float | None:
@@ -50,7 +53,8 @@ class _Details:
 
     @property
     def request_id(self) -> str | None:
-        return self._trailers.get(REQUEST_ID_HEADER) or None
+        info = self._messages.get("ErrorInfo")
+        return (info.metadata.get("request_id") if info else None) or self._trailers.get(REQUEST_ID_HEADER)
 
 
 _KINDS: tuple[type[Message], ...] = (
@@ -60,12 +64,12 @@ _KINDS: tuple[type[Message], ...] = (
 )
 
 
-def _unpack(error: grpc.RpcError) -> dict[str, Message]:
+def _unpack(error: Any) -> dict[str, Any]:
     try:
         status: status_pb2.Status | None = rpc_status.from_call(error)
     except ValueError:  # a proxy answered with details that belong to another status
         return {}
-    messages = {}
+    messages: dict[str, Any] = {}
     for detail in status.details if status else ():
         for kind in _KINDS:
             message = kind()

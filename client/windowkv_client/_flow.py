@@ -78,7 +78,9 @@ class Patience:
         """The call with the time that is left."""
         remaining = self._deadline - self._policy.clock()
         if remaining <= 0:
-            raise DeadlineExceeded("the call's timeout passed between two attempts", request_id=call.request_id)
+            raise DeadlineExceeded(
+                "the call's timeout passed between two attempts", request_id=call.request_id
+            )
         return replace(call, timeout_s=remaining)
 
     def wait_after(self, error: WindowKVError) -> Pause:

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
+from windowkv.v1 import model_pb2
 from windowkv_client import _calls as calls
 from windowkv_client import _replies as replies
 from windowkv_client._calls import Call
 from windowkv_client._errors import InternalError, ResourceExhausted, WindowKVError
 from windowkv_client._flow import Flow, Open, Patience, Pause, Read, RetryPolicy, Stream, Unary
-from windowkv_client._models import Cache, Health, Model, Progress
+from windowkv_client._models import Cache, Health, Progress
 
+T = TypeVar("T")
 OnProgress = Callable[[Progress], object]
 
 
-def ask_once(call: Call, policy: RetryPolicy) -> Flow[Message]:
-    """A unary call's response; when the service has no room it is asked again after the pause it names."""
+def ask_once(call: Call, policy: RetryPolicy, read: Callable[[Any], T]) -> Flow[T]:
+    """What read makes of a unary call's response; without room there it is asked again after the pause it names."""
     patience = Patience(policy, call.timeout_s)
     while True:
         try:
-            response: Message = yield Unary(patience.attempt(call))
+            return read((yield Unary(patience.attempt(call))))
         except ResourceExhausted as error:
             yield _pause(patience, error)
-        else:
-            return response
 
 
 def create_cache(call: Call, policy: RetryPolicy, on_progress: OnProgress | None) -> Flow[Cache]:
@@ -46,26 +46,18 @@ def create_cache(call: Call, policy: RetryPolicy, on_progress: OnProgress | None
 def health(policy: RetryPolicy, timeout: float) -> Flow[Health]:
     """The health service's word; a worker that does not serve may still tell how it is."""
     check = Call("Health", "Check", health_pb2.HealthCheckRequest(), timeout, request_id="")
-    answer = yield from ask_once(check, policy)
-    assert isinstance(answer, health_pb2.HealthCheckResponse)
-    is_serving = answer.status == health_pb2.HealthCheckResponse.SERVING
+    is_serving = yield from ask_once(check, policy, _reads_serving)
     try:
-        shown = yield from ask_once(calls.get_model(timeout=timeout), policy)
+        return (yield from ask_once(calls.get_model(timeout=timeout), policy, _health_reader(is_serving)))
     except WindowKVError:
         return Health(is_serving)
-    return Health(is_serving, replies.read_model(shown.model), replies.read_worker(shown.status))
-
-
-def get_model(policy: RetryPolicy, timeout: float) -> Flow[Model]:
-    response = yield from ask_once(calls.get_model(timeout=timeout), policy)
-    return replies.read_model(response.model)
 
 
 @dataclass
 class Pages:
     """A list that is read page by page; next_page answers None after the last."""
 
-    labels: dict[str, str] | None
+    labels: Mapping[str, str] | None
     page_size: int
     timeout: float
     policy: RetryPolicy
@@ -75,9 +67,9 @@ class Pages:
         if self.page_token is None:
             return None
         call = calls.list_caches(self.labels, self.page_size, self.page_token, self.timeout)
-        response = yield from ask_once(call, self.policy)
-        self.page_token = response.next_page_token or None
-        return [replies.read_cache(each) for each in response.caches]
+        page, next_page_token = yield from ask_once(call, self.policy, replies.read_page)
+        self.page_token = next_page_token or None
+        return page
 
 
 def _read_creation(stream: Stream, on_progress: OnProgress | None) -> Flow[Cache]:
@@ -87,6 +79,16 @@ def _read_creation(stream: Stream, on_progress: OnProgress | None) -> Flow[Cache
         if event.HasField("progress") and on_progress is not None:
             on_progress(replies.read_progress(event.progress))
     raise InternalError("the creation ended without a cache")
+
+
+def _reads_serving(response: health_pb2.HealthCheckResponse) -> bool:
+    return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _health_reader(is_serving: bool) -> Callable[[model_pb2.GetModelResponse], Health]:
+    return lambda shown: Health(
+        is_serving, replies.read_model(shown.model), replies.read_worker(shown.status)
+    )
 
 
 def _pause(patience: Patience, error: ResourceExhausted) -> Pause:

@@ -43,26 +43,15 @@ class Transcript:
         return other_text[len(text) :], other.token_ids[len(self.token_ids) :]
 
 
-class Generation:
-    """One answer: its stream, what came of it, and the attempts it took.
+class Received:
+    """What has come of an answer so far; whole after its last piece."""
 
-    A request that found no room is sent again after the pause the service asks for. A stream that breaks because the
-    worker went away is asked for again when the answer is repeatable (greedy, or with a seed): the new stream tells
-    the answer from its beginning, what the caller has is checked against it and not delivered twice. Asking the same
-    question keeps stop strings, penalties and seeds exact, which continuing behind the generated tokens would not.
-    """
-
-    def __init__(self, call: Call, policy: RetryPolicy, *, resume: bool) -> None:
-        self._call = call
-        self._patience = Patience(policy, call.timeout_s)
-        self._may_resume = resume and is_repeatable(call)
-        self._stream: Stream | None = None
-        self._is_over = False
-        self._delivered = Transcript()
-        self._told: Transcript | None = None  # by the stream that replaced a broken one
-        self._logprobs: list[TokenLogprob] = []
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id  # finds the answer in the service's log
         self.finish_reason: FinishReason | None = None
         self.usage: Usage | None = None
+        self._delivered = Transcript()
+        self._logprobs: list[TokenLogprob] = []
 
     @property
     def text(self) -> str:
@@ -76,13 +65,29 @@ class Generation:
     def logprobs(self) -> tuple[TokenLogprob, ...]:
         return tuple(self._logprobs)
 
-    @property
-    def request_id(self) -> str:
-        return self._call.request_id
+
+class Generation(Received):
+    """One answer: its stream, what came of it, and the attempts it took.
+
+    A request that found no room is sent again after the pause the service asks for. A stream that breaks because the
+    worker went away is asked for again when the answer is repeatable (greedy, or with a seed): the new stream tells
+    the answer from its beginning, what the caller has is checked against it and not delivered twice. Asking the same
+    question keeps stop strings, penalties and seeds exact, which continuing behind the generated tokens would not.
+    """
+
+    def __init__(self, call: Call, policy: RetryPolicy, *, resume: bool) -> None:
+        super().__init__(call.request_id)
+        self._call = call
+        self._patience = Patience(policy, call.timeout_s)
+        self._may_resume = resume and is_repeatable(call)
+        self._stream: Stream | None = None
+        self._is_over = False
+        self._is_cancelled = False
+        self._told: Transcript | None = None  # by the stream that replaced a broken one
 
     def cancel(self) -> None:
         """Stop the answer; the worker frees its sequence within one step. What was received stays."""
-        self._is_over = True
+        self._is_over = self._is_cancelled = True
         if self._stream is not None:
             self._stream.cancel()
 
@@ -94,7 +99,7 @@ class Generation:
                     self._stream = yield Open(self._patience.attempt(self._call))
                 message = yield Read(self._stream)
             except RequestCancelled:
-                if self._is_over:
+                if self._is_cancelled:
                     return None
                 raise
             except WindowKVError as error:

@@ -1,13 +1,13 @@
-"""Responses → the SDK's values. Pure. A newer service may send enum values that are unknown here: they read as absent."""
+"""Responses → the SDK's values. Pure. Enum values that only a newer service knows read as absent."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from windowkv.v1 import cache_pb2, generation_pb2, model_pb2, types_pb2
@@ -25,7 +25,8 @@ def read_cache(message: cache_pb2.Cache, creation: models.Creation | None = None
         method=compression.method,
         kept_ratio=compression.kept_ratio,
         task=_enum(models.Task, cache_pb2.Task, compression.task) or models.Task.AUTO,
-        retention=_enum(models.Retention, cache_pb2.Retention, compression.retention) or models.Retention.FULL,
+        retention=_enum(models.Retention, cache_pb2.Retention, compression.retention)
+        or models.Retention.FULL,
         token_count=message.token_count,
         kept_token_count=message.kept_token_count,
         full_bytes=message.full_bytes,
@@ -43,9 +44,18 @@ def read_cache(message: cache_pb2.Cache, creation: models.Creation | None = None
         pinned=message.pinned,
         hit_count=message.hit_count,
         fidelity=message.fidelity,
-        durability=_enum(models.Durability, cache_pb2.Durability, message.durability) or models.Durability.DEVICE,
+        durability=_enum(models.Durability, cache_pb2.Durability, message.durability)
+        or models.Durability.DEVICE,
         creation=creation,
     )
+
+
+def read_shown(message: cache_pb2.GetCacheResponse | cache_pb2.UpdateCacheResponse) -> models.Cache:
+    return read_cache(message.cache)
+
+
+def read_page(message: cache_pb2.ListCachesResponse) -> tuple[list[models.Cache], str]:
+    return [read_cache(each) for each in message.caches], message.next_page_token
 
 
 def read_created(message: cache_pb2.CacheCreated) -> models.Cache:
@@ -114,6 +124,22 @@ def read_model(message: model_pb2.Model) -> models.Model:
     )
 
 
+def read_shown_model(message: model_pb2.GetModelResponse) -> models.Model:
+    return read_model(message.model)
+
+
+def read_token_count(message: model_pb2.CountTokensResponse) -> int:
+    return message.token_count
+
+
+def read_token_ids(message: model_pb2.TokenizeResponse) -> tuple[int, ...]:
+    return tuple(message.token_ids)
+
+
+def read_text(message: model_pb2.DetokenizeResponse) -> str:
+    return message.text
+
+
 def read_worker(message: model_pb2.WorkerStatus) -> models.WorkerStatus:
     return models.WorkerStatus(
         is_ready=message.is_ready,
@@ -121,13 +147,13 @@ def read_worker(message: model_pb2.WorkerStatus) -> models.WorkerStatus:
         heartbeat_age_s=_seconds(message.heartbeat_age),
         running_count=message.running_count,
         waiting_count=message.waiting_count,
-        tiers=tuple(_tier_status(each) for each in message.tiers if _tier(each.tier)),
+        tiers=tuple(_tier_status(tier, each) for each in message.tiers if (tier := _tier(each.tier))),
     )
 
 
-def _tier_status(message: model_pb2.TierStatus) -> models.TierStatus:
+def _tier_status(tier: models.Tier, message: model_pb2.TierStatus) -> models.TierStatus:
     health = model_pb2.TierHealth.Name(message.health).removeprefix("TIER_HEALTH_").lower()
-    return models.TierStatus(models.Tier(_tier(message.tier)), health, message.capacity_bytes, message.used_bytes)
+    return models.TierStatus(tier, health, message.capacity_bytes, message.used_bytes)
 
 
 def _logprob(message: generation_pb2.TokenLogprob) -> models.TokenLogprob:
@@ -139,11 +165,11 @@ def _tier(number: int) -> models.Tier | None:
     return _enum(models.Tier, types_pb2.Tier, number)
 
 
-def _tiers(numbers: object) -> tuple[models.Tier, ...]:
-    return tuple(tier for number in numbers if (tier := _tier(number)))  # type: ignore[attr-defined]
+def _tiers(numbers: Iterable[int]) -> tuple[models.Tier, ...]:
+    return tuple(tier for number in numbers if (tier := _tier(number)))
 
 
-def _enum(enum: type[E], wire: EnumTypeWrapper, number: int) -> E | None:
+def _enum(enum: type[E], wire: Any, number: int) -> E | None:
     """TIER_DEVICE → Tier.DEVICE: the members carry the wire's names behind a common prefix."""
     value = wire.DESCRIPTOR.values_by_number.get(number)
     if value is None:

@@ -77,7 +77,8 @@ class Transport:
     def _perform(self, step: Step) -> object:
         match step:
             case Pause(seconds):
-                return time.sleep(seconds)
+                time.sleep(seconds)
+                return None
             case Open(call):
                 return _Started(self._stubs.start(call), call.request_id)
             case Read(_Started() as started):
@@ -119,7 +120,8 @@ class AsyncTransport:
     async def _perform(self, step: Step) -> object:
         match step:
             case Pause(seconds):
-                return await asyncio.sleep(seconds)
+                await asyncio.sleep(seconds)
+                return None
             case Open(call):
                 return _Started(self._stubs.start(call), call.request_id)
             case Read(_Started() as started):

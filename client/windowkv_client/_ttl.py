@@ -21,7 +21,9 @@ def ttl_seconds(ttl: Ttl) -> float:
     match = _DURATION.fullmatch(ttl.strip().lower())
     if match is None or not any(match.groups()):
         return _plain_number(ttl)
-    return sum(float(part) * unit for part, unit in zip(match.groups(), _SECONDS.values(), strict=True) if part)
+    return sum(
+        float(part) * unit for part, unit in zip(match.groups(), _SECONDS.values(), strict=True) if part
+    )
 
 
 def _plain_number(ttl: str) -> float:
