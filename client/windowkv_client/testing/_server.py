@@ -8,11 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 import grpc
-from grpc_health.v1 import (
-    health,  # type: ignore[attr-defined]  # the stubs know the asyncio one only
-    health_pb2,
-    health_pb2_grpc,
-)
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import HealthServicer  # type: ignore[import-not-found]
 from grpc_status import rpc_status
 
 from windowkv.v1 import cache_pb2_grpc, generation_pb2_grpc, model_pb2_grpc
@@ -57,7 +54,7 @@ class InProcessServer:
         cache_pb2_grpc.add_CacheServiceServicer_to_server(CacheServicer(world), self._server)
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationServicer(world), self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(world), self._server)
-        self._health = health.HealthServicer()
+        self._health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         port = self._server.add_insecure_port(listen)
         self.target = listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
