@@ -1,0 +1,125 @@
+"""Entry: the store's record of one cached prompt."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TypeAlias
+
+from windowkv_service.domain.keys import TOKEN_ARRAY, Address, Namespace, chain_digests
+from windowkv_service.domain.requests import Compression, Durability
+from windowkv_service.domain.results import Tier
+
+Arena: TypeAlias = Hashable  # names one BlockPool
+PlacedBlock: TypeAlias = tuple[Arena, int]  # (arena, block_id)
+Windows: TypeAlias = tuple[tuple[int, ...], ...]  # [group], ascending window indices
+
+
+@dataclass(eq=False)
+class Entry:
+    """Changed by the store and by the worker that owns it, nobody else.
+
+    windows: those the compressed cache consists of. retained: those that are kept in some tier: with RETENTION_FULL all
+    that the layers can see, else windows. Times are seconds since the epoch, sizes bytes.
+    """
+
+    cache_id: str
+    tenant: str
+    token_ids: array[int]  # any sequence of integers may be given; kept as an array of TOKEN_ARRAY
+    compression: Compression
+    window_size: int
+    windows: Windows
+    create_time: float
+    expire_time: float
+    retained: Windows = ()
+    is_named: bool = True  # False: a prompt without a name; found by its content, never listed
+    update_time: float = 0.0
+    last_used_time: float = 0.0
+    display_name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    alias: str = ""
+    pinned: bool = False
+    durability: Durability = Durability.DEVICE
+    hit_count: int = 0
+    fidelity: float = 1.0
+    full_bytes: int = 0  # of the uncompressed cache
+    stored_bytes: int = 0  # on the device when it is resident there, index included
+    index_bytes: int = 0  # the part of stored_bytes that is leader keys
+    profile_digest: bytes = b""  # which leaders the index is of, and its codec; empty without an index
+    index_pieces: tuple[tuple[int, int], ...] = ()  # (leader, number of pieces it is stored in)
+
+    # Where its bytes are. locate() fills in the addresses.
+    manifest_address: Address = b""
+    block_addresses: tuple[Mapping[int, Address], ...] = ()  # [group]: window → address, for every retained window
+    index_addresses: tuple[Address, ...] = ()
+    blocks: tuple[tuple[PlacedBlock, ...], ...] | None = None  # [group], aligned with windows; None: not on the device
+    index: object | None = None  # what scores a question's windows on the device
+    on_host: bool = False
+    on_redis: bool = False
+    pins: int = 0  # how many sequences use it now
+
+    def __post_init__(self) -> None:
+        self.token_ids = array(TOKEN_ARRAY, self.token_ids)
+        self.retained = self.retained or self.windows
+        self.update_time = self.update_time or self.create_time
+        self.last_used_time = self.last_used_time or self.create_time
+
+    @property
+    def name(self) -> str:
+        return f"caches/{self.cache_id}"
+
+    @property
+    def token_count(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def kept_token_count(self) -> int:
+        """Tokens of the kept windows, mean over the groups; a ragged last window counts what it has."""
+        kept = sum(self._tokens_of(window) for row in self.windows for window in row)
+        return round(kept / max(1, len(self.windows)))
+
+    @property
+    def is_resident(self) -> bool:
+        return self.blocks is not None
+
+    @property
+    def is_in_use(self) -> bool:
+        return self.pins > 0
+
+    @property
+    def tier_below(self) -> Tier | None:
+        """The nearest tier under the device that holds it."""
+        if self.on_host:
+            return Tier.HOST
+        return Tier.REDIS if self.on_redis else None
+
+    @property
+    def placed_blocks(self) -> Iterator[PlacedBlock]:
+        return chain.from_iterable(self.blocks or ())
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Of every block and index piece, in any tier."""
+        return [*chain.from_iterable(row.values() for row in self.block_addresses), *self.index_addresses]
+
+    def locate(self, namespace: Namespace, digests: Sequence[bytes] | None = None) -> None:
+        """Compute the addresses; digests are the prompt's chain digests where they are at hand."""
+        digests = digests or chain_digests(self.token_ids, self.window_size)
+        self.manifest_address = namespace.manifest(self.cache_id)
+        self.block_addresses = tuple(
+            {window: namespace.block(digests[window], group) for window in row}
+            for group, row in enumerate(self.retained)
+        )
+        self.index_addresses = tuple(
+            namespace.index(digests[-1], self.profile_digest, leader, piece)
+            for leader, num_pieces in self.index_pieces
+            for piece in range(num_pieces)
+        )
+
+    def _tokens_of(self, window: int) -> int:
+        start = window * self.window_size
+        return min(start + self.window_size, self.token_count) - start
+
+

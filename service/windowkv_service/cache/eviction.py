@@ -1,0 +1,58 @@
+"""The order of leaving the device: what is cheap to bring back goes first. Pure.
+
+Bringing an entry back costs a copy from host memory, a fetch from Redis, or the prefill again; how likely that is falls
+with the time since it was used and grows with how often it was. What leaves first is where this expected cost, for
+each byte that is won, is lowest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from windowkv_service.domain.results import Tier
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Measured where possible; these are what a first estimate needs."""
+
+    host_bytes_per_s: float = 8e9
+    redis_bytes_per_s: float = 8e8
+    prefill_tokens_per_s: float = 2e3
+
+
+@dataclass(frozen=True)
+class Stay:
+    """What one entry's place on the device costs and is worth. tier_below: the nearest tier that holds a copy."""
+
+    size_bytes: int
+    token_count: int
+    tier_below: Tier | None
+    idle_s: float
+    hit_count: int
+
+
+def restore_s(stay: Stay, speeds: Speeds) -> float:
+    """Seconds to bring it back."""
+    recompute_s = stay.token_count / speeds.prefill_tokens_per_s
+    if stay.tier_below is Tier.HOST:
+        return min(recompute_s, stay.size_bytes / speeds.host_bytes_per_s)
+    if stay.tier_below is Tier.REDIS:
+        return min(recompute_s, stay.size_bytes / speeds.redis_bytes_per_s)
+    return recompute_s
+
+
+def worth(stay: Stay, speeds: Speeds) -> float:
+    """Expected seconds lost by evicting it, for each byte won."""
+    likelihood = (1 + stay.hit_count) / (1.0 + max(0.0, stay.idle_s))
+    return likelihood * restore_s(stay, speeds) / max(1, stay.size_bytes)
+
+
+Key = TypeVar("Key")
+
+
+def order(stays: Iterable[tuple[Key, Stay]], speeds: Speeds) -> Sequence[Key]:
+    """Who leaves first comes first."""
+    return [key for key, stay in sorted(stays, key=lambda one: worth(one[1], speeds))]

@@ -1,0 +1,139 @@
+"""Bytes that prove what they are.
+
+A frame is what a tier stores under one address: a block, a piece of a leader index, or a manifest. A fixed header
+states what the payload is and whose; an xxh3-128 over header and payload stands at the header's end. Whoever reads a
+frame says which address and kind is expected, so a valid frame in the wrong place is as wrong as a flipped bit.
+
+Header, 128 bytes, little endian:
+    magic 4 | format version 2 | kind 1 | dimensions 1 | dtype 16 | address 32 | payload bytes 8 | shape 8 × 4
+    | reserved 16, zero | checksum 16
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from math import prod
+
+from xxhash import xxh3_128
+
+from windowkv_service.domain.keys import Address
+
+Bytes = bytes | bytearray | memoryview
+
+MAGIC = b"WKVF"
+FORMAT_VERSION = 1
+MAX_DIMENSIONS = 8
+_FACTS = struct.Struct(f"<4sHBB16s32sQ{MAX_DIMENSIONS}I16s")  # everything but the checksum
+_CHECKSUM_BYTES = 16
+HEADER_BYTES = _FACTS.size + _CHECKSUM_BYTES
+_RESERVED = bytes(16)
+
+DTYPE_BYTES = {
+    "uint8": 1,
+    "int8": 1,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+    "float16": 2,
+    "bfloat16": 2,
+    "int32": 4,
+    "float32": 4,
+    "float64": 8,
+}
+
+
+class FrameCorrupt(Exception):
+    """Stored bytes are not the frame that was asked for; reason says how."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class FrameKind(IntEnum):
+    BLOCK = 1
+    INDEX = 2
+    MANIFEST = 3
+
+    @property
+    def is_immutable(self) -> bool:
+        """The address of a block or an index piece determines its bytes; a manifest may be written anew."""
+        return self is not FrameKind.MANIFEST
+
+
+@dataclass(frozen=True)
+class Frame:
+    """payload is the raw bytes of a contiguous array of dtype and shape; it must not change while a tier reads it."""
+
+    kind: FrameKind
+    address: Address
+    dtype: str
+    shape: tuple[int, ...]
+    payload: memoryview
+
+    @classmethod
+    def of(cls, kind: FrameKind, address: Address, payload: Bytes) -> Frame:
+        """A frame of plain bytes, without an array's dtype and shape."""
+        return cls(kind, address, "uint8", (len(payload),), memoryview(payload))
+
+    @property
+    def size_bytes(self) -> int:
+        """What a tier stores for it."""
+        return HEADER_BYTES + self.payload.nbytes
+
+
+def pack(frame: Frame) -> list[memoryview]:
+    """The header, then the payload itself, uncopied: together the bytes to store."""
+    payload = frame.payload.cast("B")
+    if len(frame.address) != 32 or len(frame.shape) > MAX_DIMENSIONS:
+        raise ValueError(f"not a frame: {len(frame.address)} bytes of address, shape {frame.shape}")
+    if prod(frame.shape) * DTYPE_BYTES[frame.dtype] != payload.nbytes:
+        raise ValueError(f"{payload.nbytes} bytes are no {frame.dtype} of shape {frame.shape}")
+    shape = frame.shape + (0,) * (MAX_DIMENSIONS - len(frame.shape))
+    dtype = frame.dtype.encode("ascii")
+    facts = _FACTS.pack(
+        MAGIC, FORMAT_VERSION, frame.kind, len(frame.shape), dtype, frame.address, len(payload), *shape, _RESERVED
+    )
+    return [memoryview(facts + _checksum(facts, payload)), payload]
+
+
+def unpack(raw: Bytes, *, address: Address, kind: FrameKind, max_bytes: int) -> Frame:
+    """The frame in raw, its payload a view of it, or FrameCorrupt. max_bytes bounds header and payload together."""
+    stored = memoryview(raw).cast("B")
+    if len(stored) < HEADER_BYTES:
+        raise FrameCorrupt("shorter than a header")
+    if len(stored) > max_bytes:
+        raise FrameCorrupt("longer than any frame")
+    facts, payload = stored[: _FACTS.size], stored[HEADER_BYTES:]
+    magic, version, kind_number, ndim, dtype, owner, size, *rest = _FACTS.unpack(facts)
+    if magic != MAGIC:
+        raise FrameCorrupt("not a frame")
+    if version != FORMAT_VERSION:
+        raise FrameCorrupt("another format version")
+    if size != len(payload):
+        raise FrameCorrupt("payload length differs")
+    if stored[_FACTS.size : HEADER_BYTES] != _checksum(facts, payload):
+        raise FrameCorrupt("checksum differs")
+    if owner != address:
+        raise FrameCorrupt("bytes of another address")
+    if kind_number != kind:
+        raise FrameCorrupt("another kind")
+    name, shape = _array_facts(dtype, ndim, rest[:MAX_DIMENSIONS], size)
+    return Frame(kind, address, name, shape, payload)
+
+
+def _array_facts(dtype: bytes, ndim: int, shape: list[int], size: int) -> tuple[str, tuple[int, ...]]:
+    """Checked last: a writer of another version may hold a valid checksum over facts that we cannot use."""
+    name = dtype.rstrip(b"\0").decode("ascii", "replace")
+    if name not in DTYPE_BYTES or ndim > MAX_DIMENSIONS:
+        raise FrameCorrupt("unknown dtype or shape")
+    if prod(shape[:ndim]) * DTYPE_BYTES[name] != size:
+        raise FrameCorrupt("shape does not fit the payload")
+    return name, tuple(shape[:ndim])
+
+
+def _checksum(facts: Bytes, payload: memoryview) -> bytes:
+    digest = xxh3_128(facts)
+    digest.update(payload)
+    return digest.digest()

@@ -1,0 +1,293 @@
+"""PrefixStore: which prompt is cached, who uses it, what leaves next.
+
+Owned by the engine's worker thread: no locks, no waiting, no input or output. Order of use for a new entry:
+lookup, reserve, publish (or abandon). Then pin ... unpin by sequences, evict and restore as the device fills, drop.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
+from itertools import count, islice
+
+from windowkv_service.cache import eviction, names, paging
+from windowkv_service.cache.block_pool import BlockPool
+from windowkv_service.cache.entry import Arena, Entry, PlacedBlock
+from windowkv_service.cache.events import CacheEvents, Departure, NoEvents
+from windowkv_service.cache.prefix import common_length
+from windowkv_service.domain.keys import TOKEN_ARRAY, Address
+from windowkv_service.domain.requests import ListRequest
+from windowkv_service.domain.results import Tier
+
+_NEAREST_CANDIDATES = 32
+
+
+class Presence(Enum):
+    PRESENT = "present"  # in the books: on the device, or to be restored or prefilled again from its record
+    IN_FLIGHT = "in_flight"  # being prefilled: wait for it, never compute it twice
+    ABSENT = "absent"
+
+
+class PrefixStore:
+    """clock gives seconds since the epoch. A resident entry owns one reference to each of its blocks."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        pools: Mapping[Arena, BlockPool],
+        speeds: eviction.Speeds | None = None,
+        events: CacheEvents | None = None,
+    ) -> None:
+        self._clock = clock
+        self._pools = pools
+        self.speeds = speeds or eviction.Speeds()
+        self._events = events or NoEvents()
+        self._entries: dict[str, Entry] = {}
+        self._by_tenant: dict[str, OrderedDict[str, Entry]] = defaultdict(OrderedDict)  # least recently used first
+        self._reserved: dict[str, frozenset[Address]] = {}  # with the addresses that the prefill builds on
+        self._leaving: set[Entry] = set()  # dropped or expired while in use; they go with their last user
+        self._needs: Counter[Address] = Counter()  # how many entries need the bytes of an address
+        self._names = names.Names()
+        self._due: list[tuple[float, int, Entry]] = []  # a heap; stale after a change of expire_time
+        self._serial = count()
+
+    def lookup(self, cache_id: str) -> Presence:
+        if cache_id in self._reserved:
+            return Presence.IN_FLIGHT
+        entry = self._entries.get(cache_id)
+        return Presence.ABSENT if entry is None or self._is_expired(entry) else Presence.PRESENT
+
+    def entry(self, cache_id: str) -> Entry | None:
+        """For the worker, who knows identities; callers of the service come by get()."""
+        entry = self._entries.get(cache_id)
+        return None if entry is None or self._is_expired(entry) else entry
+
+    def entries(self) -> Iterable[Entry]:
+        return self._entries.values()
+
+    def reserve(self, cache_id: str, addresses: Iterable[Address] = ()) -> None:
+        """From now on IN_FLIGHT, until publish or abandon. Until then the addresses count as needed: what others drop
+        meanwhile does not take them away. An expired entry of that identity leaves the books."""
+        assert self.lookup(cache_id) is Presence.ABSENT, f"{cache_id} is not absent"
+        if cache_id in self._entries:
+            self._names.remember_expired(self._entries[cache_id])
+            self.drop(self._entries[cache_id])
+        self._reserved[cache_id] = frozenset(addresses)
+        self._needs.update(self._reserved[cache_id])
+
+    def publish(self, entry: Entry) -> None:
+        """Make it visible, last of all. The entry takes over a reference to each of its blocks."""
+        assert entry.cache_id in self._reserved, f"{entry.cache_id} was not reserved"
+        self._enter(entry)
+
+    def adopt(self, entry: Entry) -> Entry:
+        """Take in what a manifest tells of, not resident; answers the entry of that identity that is in the books."""
+        known = self.entry(entry.cache_id)
+        if known is not None:
+            return known
+        assert not entry.is_resident
+        if entry.cache_id in self._entries:
+            self.drop(self._entries[entry.cache_id])
+        self._enter(entry)
+        return entry
+
+    def abandon(self, cache_id: str) -> None:
+        self._disclaim(self._reserved.pop(cache_id, ()))
+
+    def get(self, tenant: str, name: str) -> Entry:
+        """By "caches/{id}" or "aliases/{alias}". CacheNotFound for what is unknown or another tenant's."""
+        kind, rest = names.parse(name)
+        entry = self._entries.get(rest) if kind == "caches" else self._names.holder(tenant, rest)
+        if entry is None or entry.tenant != tenant or not entry.is_named:
+            raise self._names.refusal(tenant, name)
+        if self._is_expired(entry):
+            self._names.remember_expired(entry)
+            raise self._names.refusal(tenant, name)
+        return entry
+
+    def list(self, request: ListRequest) -> tuple[list[Entry], str]:
+        """One page, newest first, and the next page's token."""
+        mine = self._by_tenant.get(request.tenant, {})
+        return paging.page([one for one in mine.values() if not self._is_expired(one)], request)
+
+    def nearest(self, tenant: str, token_ids: Sequence[int]) -> int:
+        """Length of the longest prefix shared with a recently used entry of the tenant: where the tokens diverged."""
+        mine = self._by_tenant.get(tenant, {})
+        recent = islice(reversed(mine.values()), _NEAREST_CANDIDATES)
+        asked = array(TOKEN_ARRAY, token_ids)
+        return max((common_length(one.token_ids, asked) for one in recent), default=0)
+
+    def pin(self, entry: Entry) -> None:
+        """A sequence uses it: it does not leave the device before unpin."""
+        entry.pins += 1
+        entry.last_used_time = self._clock()
+        if self._entries.get(entry.cache_id) is entry:
+            self._by_tenant[entry.tenant].move_to_end(entry.cache_id)
+
+    def unpin(self, entry: Entry) -> None:
+        assert entry.pins > 0, f"{entry.cache_id} is unpinned but not pinned"
+        entry.pins -= 1
+        if entry.pins == 0 and entry in self._leaving:
+            self._leaving.remove(entry)
+            self._vacate(entry)
+
+    def hit(self, entry: Entry) -> None:
+        """It served a request."""
+        entry.hit_count += 1
+        entry.last_used_time = self._clock()
+
+    def restore(
+        self, entry: Entry, blocks: Sequence[Sequence[PlacedBlock]], index: object | None, index_bytes: int
+    ) -> None:
+        """It is on the device again. The entry takes over a reference to each block."""
+        assert not entry.is_resident, f"{entry.cache_id} is restored but resident"
+        entry.blocks = tuple(map(tuple, blocks))
+        entry.index, entry.index_bytes = index, index_bytes
+
+    def evict(self, entry: Entry) -> None:
+        """It leaves the device; the entry and its copies below stay."""
+        assert not entry.pinned and not entry.is_in_use, f"{entry.cache_id} must not leave"
+        if entry.is_resident:
+            self._vacate(entry)
+            self._events.evicted(Tier.DEVICE, Departure.CAPACITY, 1)
+
+    def make_room(self, arena: Arena, n: int) -> bool:
+        """Evict until the arena's pool can give n blocks; False evicts nothing."""
+        pool = self._pools[arena]
+        missing = n - pool.num_available
+        leaving: list[Entry] = []
+        held: Counter[int] = Counter()  # references that would go
+        for entry in eviction.order(self._stays(arena), self.speeds) if missing > 0 else ():
+            mine = [block_id for at, block_id in entry.placed_blocks if at == arena]
+            held.update(mine)
+            won = sum(held[block_id] == pool.references(block_id) for block_id in mine)
+            leaving.append(entry)
+            missing -= won
+            if missing <= 0:
+                break
+        if missing > 0:
+            return False
+        for entry in leaving:
+            self.evict(entry)
+        return True
+
+    def update(
+        self,
+        entry: Entry,
+        *,
+        expire_time: float | None = None,
+        pinned: bool | None = None,
+        display_name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        alias: str | None = None,
+    ) -> None:
+        """None leaves a field as it is. An alias that another entry holds is repointed; "" takes it away."""
+        if expire_time is not None:
+            entry.expire_time = expire_time
+            heapq.heappush(self._due, (expire_time, next(self._serial), entry))
+        entry.pinned = entry.pinned if pinned is None else pinned
+        entry.display_name = entry.display_name if display_name is None else display_name
+        entry.labels = entry.labels if labels is None else dict(labels)
+        if alias is not None:
+            self._names.give(entry, alias)
+        entry.update_time = self._clock()
+
+    def drop(self, entry: Entry) -> list[Address]:
+        """Forget it here. Answers the addresses that no other entry of this worker needs: what may go from the tiers.
+        While it is in use its place on the device stays, unnamed."""
+        assert self._entries.get(entry.cache_id) is entry, f"{entry.cache_id} is not in the books"
+        del self._entries[entry.cache_id]
+        del self._by_tenant[entry.tenant][entry.cache_id]
+        if not self._by_tenant[entry.tenant]:
+            del self._by_tenant[entry.tenant]
+        self._names.take(entry)
+        self._disclaim(entry.addresses)
+        orphans = self.unneeded(entry)
+        self._forget_blocks(orphans)
+        if entry.is_in_use:
+            self._leaving.add(entry)
+        else:
+            self._vacate(entry)
+        return orphans
+
+    def unneeded(self, entry: Entry) -> list[Address]:
+        """Of an entry that has left the books: the addresses that nothing in the books needs."""
+        return [address for address in dict.fromkeys(entry.addresses) if address not in self._needs]
+
+    def expire(self, now: float) -> list[Entry]:
+        """Drop what has lived its time, pinned or not; unneeded() says what of it may go from the tiers."""
+        expired = []
+        while self._due and self._due[0][0] <= now:
+            at, _, entry = heapq.heappop(self._due)
+            if self._entries.get(entry.cache_id) is entry and entry.expire_time == at:
+                self._names.remember_expired(entry)
+                self.drop(entry)
+                expired.append(entry)
+        self._events.evicted(Tier.DEVICE, Departure.TTL, len(expired))
+        return expired
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless the books agree with themselves and with the pools. Costs O(everything)."""
+        held: Counter[PlacedBlock] = Counter()
+        for entry in (*self._entries.values(), *self._leaving):
+            held.update(entry.placed_blocks)
+        for (arena, block_id), references in held.items():
+            assert self._pools[arena].references(block_id) >= references, f"block {block_id} is freed under an entry"
+        for pool in self._pools.values():
+            pool.check_integrity()
+        needs = Counter(address for entry in self._entries.values() for address in set(entry.addresses))
+        needs.update(address for claimed in self._reserved.values() for address in claimed)
+        assert needs == self._needs, "the addresses needed are miscounted"
+        assert all(entry.is_in_use for entry in self._leaving), "an entry that nobody uses has not left"
+        assert not self._reserved.keys() & self._entries.keys(), "an entry is in flight and published"
+        assert {id(one) for mine in self._by_tenant.values() for one in mine.values()} == set(
+            map(id, self._entries.values())
+        ), "an entry is in no tenant's books"
+        self._names.check_integrity(set(self._entries.values()))
+
+    def _enter(self, entry: Entry) -> None:
+        assert entry.cache_id not in self._entries, f"{entry.cache_id} is in the books already"
+        self._entries[entry.cache_id] = entry
+        self._by_tenant[entry.tenant][entry.cache_id] = entry
+        self._needs.update(set(entry.addresses))
+        self.abandon(entry.cache_id)
+        alias, entry.alias = entry.alias, ""
+        self._names.forget_expired(entry)
+        self._names.give(entry, alias)
+        heapq.heappush(self._due, (entry.expire_time, next(self._serial), entry))
+
+    def _disclaim(self, addresses: Iterable[Address]) -> None:
+        for address in set(addresses):
+            self._needs[address] -= 1
+            if self._needs[address] == 0:
+                del self._needs[address]
+
+    def _vacate(self, entry: Entry) -> None:
+        if entry.blocks is None:
+            return
+        for row in entry.blocks:
+            for arena in dict.fromkeys(at for at, _ in row):
+                self._pools[arena].release([block_id for at, block_id in row if at == arena])
+        entry.blocks, entry.index = None, None
+
+    def _forget_blocks(self, addresses: Iterable[Address]) -> None:
+        """What was dropped on purpose is not found on the device either."""
+        for address in addresses:
+            for pool in self._pools.values():
+                pool.forget(address)
+
+    def _stays(self, arena: Arena) -> Iterable[tuple[Entry, eviction.Stay]]:
+        now = self._clock()
+        for entry in self._entries.values():
+            if entry.pinned or entry.is_in_use or not any(at == arena for at, _ in entry.placed_blocks):
+                continue
+            idle_s = now - entry.last_used_time
+            yield entry, eviction.Stay(
+                entry.stored_bytes, entry.token_count, entry.tier_below, idle_s, entry.hit_count
+            )
+
+    def _is_expired(self, entry: Entry) -> bool:
+        return entry.expire_time <= self._clock()

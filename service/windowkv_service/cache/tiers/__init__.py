@@ -1,0 +1,1 @@
+"""Host memory and Redis behind one contract; base.py holds its promises."""

@@ -1,0 +1,238 @@
+"""The servers behind a Redis URL, and exchanges with them under one deadline. The only import of redis-py.
+
+redis-py connects (passwords, TLS, Sentinel, cluster slots) and pools the connections; the bytes go through resp.py.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.connection import ConnectionPool
+from redis.exceptions import RedisClusterException
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from windowkv_service.cache.tiers.redis.resp import Command, DeadlinePassed, ErrorReply, Exchange, Reply
+from windowkv_service.cache.tiers.redis.url import RedisTarget, Topology, parse
+
+_FAILURES = (redis.RedisError, RedisClusterException, OSError)
+_ATTEMPTS = 2  # a connection that broke is replaced once; every command here may be repeated
+
+
+class Lost:
+    """No reply came to this command."""
+
+
+LOST = Lost()
+
+
+@dataclass(frozen=True)
+class KeyedCommand:
+    """key says which server of a cluster is asked."""
+
+    key: bytes
+    command: Command
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why replies are missing. is_down: asking again soon is of no use."""
+
+    reason: str
+    is_down: bool
+
+
+class RedisServers:
+    """Thread-safe. Connects when first asked, so that a server that is not there yet is no reason not to start."""
+
+    def __init__(self, url: str, *, connect_timeout_s: float, max_value_bytes: int) -> None:
+        self._target = parse(url)
+        self._connect_timeout_s = connect_timeout_s
+        self._max_value_bytes = max_value_bytes
+        self._lock = threading.Lock()
+        self._client: Any = None
+        if self._target.topology is not Topology.CLUSTER:  # a cluster's client asks for the slots as it is made
+            self._client = _connect(self._target, connect_timeout_s)
+            _check_options(self._client)
+
+    def run(
+        self, commands: Sequence[KeyedCommand], deadline: float, window: int
+    ) -> tuple[list[Reply | Lost], Trouble | None]:
+        """Replies aligned with commands, at most window of them under way at a time; deadline: time.monotonic()."""
+        replies: list[Reply | Lost] = [LOST] * len(commands)
+        trouble = None
+        for _ in range(_ATTEMPTS):
+            trouble = self._attempt(commands, replies, deadline, window)
+            if trouble is None or not trouble.is_down or time.monotonic() >= deadline:
+                break
+        return replies, trouble
+
+    def ping(self, timeout_s: float) -> tuple[bool, int, int]:
+        """(is up, bytes used, bytes allowed or 0), over all primaries. Never raises."""
+        used = allowed = 0
+        deadline = time.monotonic() + timeout_s
+        try:
+            for pool in self._all_pools():
+                pong, memory = self._exchange(pool, [[b"PING"], [b"INFO", b"memory"]], deadline, 2)
+                if isinstance(pong, ErrorReply):
+                    return False, 0, 0
+                used += _memory_fact(memory, b"used_memory")
+                allowed += _memory_fact(memory, b"maxmemory")
+        except Exception:  # whatever it is, it is not up; and the thread that asks must go on asking
+            return False, 0, 0
+        return True, used, allowed
+
+    def close(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _attempt(
+        self, commands: Sequence[KeyedCommand], replies: list[Reply | Lost], deadline: float, window: int
+    ) -> Trouble | None:
+        """Fill in the replies that are still lost."""
+        trouble = None
+        lost = [index for index, reply in enumerate(replies) if reply is LOST]
+        try:
+            groups = self._route(commands, lost)
+        except _FAILURES as error:
+            return _trouble(error)
+        for pool, indices in groups.values():
+            received: list[Reply] = []
+            try:
+                self._exchange(pool, [commands[index].command for index in indices], deadline, window, received)
+            except _FAILURES as error:
+                trouble = _trouble(error)
+            for index, reply in zip(indices, received, strict=False):
+                replies[index] = reply
+        return self._redirect(replies) or trouble
+
+    def _exchange(
+        self, pool: Any, commands: Sequence[Command], deadline: float, window: int, replies: list[Reply] | None = None
+    ) -> list[Reply]:
+        """Appends to replies as they come, so that what came before a failure is not lost with it."""
+        replies = [] if replies is None else replies
+        connection = pool.get_connection()
+        is_sound = False
+        try:
+            exchange = Exchange(connection._sock, deadline, self._max_value_bytes)
+            exchange.send(commands[:window])
+            for following in range(window, window + len(commands)):
+                replies.append(exchange.receive())
+                exchange.send(commands[following : following + 1])
+            is_sound = not any(isinstance(reply, ErrorReply) and reply.code == "READONLY" for reply in replies)
+        finally:
+            if is_sound:
+                connection._sock.settimeout(connection.socket_timeout)
+            else:  # out of step, or a primary no more: the next use connects anew, through Sentinel where there is one
+                connection.disconnect()
+            pool.release(connection)
+        return replies
+
+    def _route(self, commands: Sequence[KeyedCommand], indices: Sequence[int]) -> dict[int, tuple[Any, list[int]]]:
+        """Connection pools and the commands that go to each."""
+        client = self._connected()
+        groups: dict[int, tuple[Any, list[int]]] = {}
+        for index in indices:
+            pool = self._pool_of(client, commands[index].key)
+            groups.setdefault(id(pool), (pool, []))[1].append(index)
+        return groups
+
+    def _pool_of(self, client: Any, key: bytes) -> Any:
+        if self._target.topology is not Topology.CLUSTER:
+            return client.connection_pool
+        return client.get_redis_connection(client.get_node_from_key(key)).connection_pool
+
+    def _all_pools(self) -> list[Any]:
+        client = self._connected()
+        if self._target.topology is not Topology.CLUSTER:
+            return [client.connection_pool]
+        client.nodes_manager.initialize()  # a failover is noticed here at the latest
+        return [client.get_redis_connection(node).connection_pool for node in client.get_primaries()]
+
+    def _redirect(self, replies: list[Reply | Lost]) -> Trouble | None:
+        """A cluster whose slots have moved: learn the new places and ask again."""
+        moved = [i for i, reply in enumerate(replies) if isinstance(reply, ErrorReply) and reply.code == "MOVED"]
+        if not moved:
+            return None
+        for index in moved:
+            replies[index] = LOST
+        try:
+            self._connected().nodes_manager.initialize()
+        except _FAILURES as error:
+            return _trouble(error)
+        return Trouble("moved", is_down=True)
+
+    def _connected(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                self._client = _connect(self._target, self._connect_timeout_s)
+            return self._client
+
+
+def _connect(target: RedisTarget, timeout_s: float) -> Any:
+    options: dict[str, Any] = {
+        "socket_connect_timeout": timeout_s,
+        "socket_timeout": timeout_s,  # of what redis-py says itself: authentication, discovery
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+    if target.topology is Topology.SINGLE:
+        return redis.Redis(connection_pool=ConnectionPool.from_url(target.url, **options))
+    options |= target.credentials | _tls(target)
+    if target.topology is Topology.SENTINEL:
+        own = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s} | _tls(target)
+        named = dict(target.options)
+        own |= {name: named[f"sentinel_{name}"] for name in ("username", "password") if f"sentinel_{name}" in named}
+        sentinel = Sentinel(target.hosts, sentinel_kwargs=own, **options)
+        return sentinel.master_for(target.service, db=target.db)
+    nodes = [ClusterNode(host, port) for host, port in target.hosts]
+    del options["retry"]
+    return RedisCluster(startup_nodes=nodes, cluster_error_retry_attempts=0, **options)
+
+
+def _check_options(client: Any) -> None:
+    """Refuse now what would be refused at the first connection."""
+    pool = client.connection_pool
+    try:
+        pool.connection_class(**pool.connection_kwargs)
+    except (TypeError, redis.RedisError) as error:
+        raise ValueError(f"Redis URL: {error}") from None
+
+
+def _tls(target: RedisTarget) -> dict[str, Any]:
+    if not target.is_tls:
+        return {}
+    given: dict[str, Any] = {name: value for name, value in target.options if name.startswith("ssl_")}
+    if "ssl_check_hostname" in given:
+        given["ssl_check_hostname"] = given["ssl_check_hostname"].lower() in ("1", "true", "yes")
+    return {"ssl": True} | given
+
+
+def _trouble(error: Exception) -> Trouble:
+    if isinstance(error, DeadlinePassed):
+        return Trouble("stalled" if error.is_stalled else "deadline", is_down=False)
+    if isinstance(error, redis.AuthenticationError | redis.AuthorizationError):
+        return Trouble("auth", is_down=True)
+    if isinstance(error, redis.TimeoutError | TimeoutError):
+        return Trouble("timeout", is_down=True)
+    return Trouble("connection", is_down=True)
+
+
+def _memory_fact(reply: Reply, name: bytes) -> int:
+    if not isinstance(reply, bytes | bytearray):
+        return 0  # an ACL may forbid INFO
+    for line in reply.split(b"\r\n"):
+        if line.startswith(name + b":"):
+            return int(line.partition(b":")[2])
+    return 0
