@@ -22,28 +22,46 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="WINDOWKV_", frozen=True, extra="forbid")
 
-    listen: str = Field("127.0.0.1:50051", description="HOST:PORT or unix:PATH to serve gRPC on; port 0 picks a free one")
-    model: str = Field("builtin", description="'builtin' or a directory with a Hugging Face model and its tokenizer")
+    listen: str = Field(
+        "127.0.0.1:50051", description="HOST:PORT or unix:PATH to serve gRPC on; port 0 picks a free one"
+    )
+    model: str = Field(
+        "builtin", description="'builtin' or a directory with a Hugging Face model and its tokenizer"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="of weights and KV")
     num_threads: int = Field(0, ge=0, description="torch threads; 0 leaves torch's own choice")
 
-    redis_url: str | None = Field(None, description="redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
+    redis_url: str | None = Field(
+        None, description="redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
+    )
     window_size: int = Field(16, ge=1, le=256, description="tokens per window, and so per block")
-    group_size: int | None = Field(None, ge=1, description="layers per storage group; default: a quarter of the layers, at most 8")
+    group_size: int | None = Field(
+        None, ge=1, description="layers per storage group; default: a quarter of the layers, at most 8"
+    )
     device_tier_bytes: int = Field(512 * MIB, ge=1, description="KV blocks on the device")
     host_tier_bytes: int = Field(2048 * MIB, ge=1, description="KV frames in host memory")
 
-    default_ttl_s: float = Field(3600.0, gt=0, description="how long a cache lives when its creation does not say")
+    default_ttl_s: float = Field(
+        3600.0, gt=0, description="how long a cache lives when its creation does not say"
+    )
     max_ttl_s: float = Field(30 * 86400.0, gt=0, description="the longest life a caller may ask for")
-    chunk_tokens: int = Field(512, ge=16, description="prompt tokens per prefill step; decode steps run in between")
+    chunk_tokens: int = Field(
+        512, ge=16, description="prompt tokens per prefill step; decode steps run in between"
+    )
     max_running: int = Field(32, ge=1, description="sequences decoding at the same time")
     max_waiting: int = Field(256, ge=1, description="requests that may wait before new ones are refused")
-    load_budget_s: float = Field(2.0, gt=0, description="longest wait for a lower tier before computing instead")
+    load_budget_s: float = Field(
+        2.0, gt=0, description="longest wait for a lower tier before computing instead"
+    )
     drain_s: float = Field(30.0, ge=0, description="how long running requests may finish after SIGTERM")
 
-    secret: SecretStr = Field(SecretStr(DEVELOPMENT_SECRET), description="root of every tenant's address secret")
-    tokens_file: Path | None = Field(None, description="JSON object of bearer token to tenant; without it, one open tenant")
+    secret: SecretStr = Field(
+        SecretStr(DEVELOPMENT_SECRET), description="root of every tenant's address secret"
+    )
+    tokens_file: Path | None = Field(
+        None, description="JSON object of bearer token to tenant; without it, one open tenant"
+    )
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
     tls_client_ca_file: Path | None = Field(None, description="require client certificates signed by these")
@@ -67,6 +85,8 @@ class Settings(BaseSettings):
         if self.tokens_file is None:
             return {}
         tokens = json.loads(self.tokens_file.read_text())
-        if not isinstance(tokens, dict) or not all(isinstance(tenant, str) and tenant for tenant in tokens.values()):
+        if not isinstance(tokens, dict) or not all(
+            isinstance(tenant, str) and tenant for tenant in tokens.values()
+        ):
             raise ValueError(f"{self.tokens_file}: a JSON object of token to tenant is expected")
         return tokens

@@ -1,8 +1,9 @@
-"""The books of one arena of equal blocks: which are free, which are used, and whose bytes the others still hold.
+"""The books of one arena of equal blocks: which are free, which are used, and whose bytes the others still
+hold.
 
-A block is used (references > 0), cached (no references, its bytes still known by their address) or free. Taking a
-block for new bytes uses up the free ones first, then forgets the cached one that was released longest ago.
-Single-threaded; every call is O(1) or O(blocks touched).
+A block is used (references > 0), cached (no references, its bytes still known by their address) or free.
+Taking a block for new bytes uses up the free ones first, then forgets the cached one that was released
+longest ago. Single-threaded; every call is O(1) or O(blocks touched).
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ class BlockPool:
         return taken
 
     def bind(self, block_id: int, address: Address) -> None:
-        """The block now holds the bytes of address, complete. If another block holds them already, that one stays
-        the one to find and this one remains anonymous."""
+        """The block now holds the bytes of address, complete. If another block holds them already, that one
+        stays the one to find and this one remains anonymous."""
         assert self._references[block_id] > 0, f"block {block_id} is bound but not used"
         held = self._address_of[block_id]
         assert held is None or held == address, f"block {block_id} holds other bytes"
@@ -110,13 +111,15 @@ class BlockPool:
             self._free.append(block_id)
 
     def check_integrity(self) -> None:
-        """Raise AssertionError unless every block is exactly one of free, cached and used, and addresses agree."""
+        """Raise AssertionError unless every block is exactly one of free, cached and used, and addresses
+        agree."""
         free, cached = set(self._free), set(self._cached)
         used = {block_id for block_id, count in enumerate(self._references) if count > 0}
         assert len(free) == len(self._free), "a block is free twice"
-        assert not free & cached and not free & used and not cached & used, "a block is two things at once"
-        assert len(free) + len(cached) + len(used) == self.num_blocks, "a block is lost"
-        assert all(count >= 0 for count in self._references), "a block was released too often"
+        everything = free | cached | used
+        assert len(everything) == len(free) + len(cached) + len(used), "a block is two things at once"
+        assert len(everything) == self.num_blocks, "a block is lost"
+        assert min(self._references, default=0) >= 0, "a block was released too often"
         known = {address: i for i, address in enumerate(self._address_of) if address is not None}
         assert known == self._id_of, "addresses and blocks disagree"
         assert all(self._address_of[i] is None for i in free), "a free block is known by an address"

@@ -21,8 +21,8 @@ Windows: TypeAlias = tuple[tuple[int, ...], ...]  # [group], ascending window in
 class Entry:
     """Changed by the store and by the worker that owns it, nobody else.
 
-    windows: those the compressed cache consists of. retained: those that are kept in some tier: with RETENTION_FULL all
-    that the layers can see, else windows. Times are seconds since the epoch, sizes bytes.
+    windows: those the compressed cache consists of. retained: those that are kept in some tier: with
+    RETENTION_FULL all that the layers can see, else windows. Times are seconds since the epoch, sizes bytes.
     """
 
     cache_id: str
@@ -52,9 +52,13 @@ class Entry:
 
     # Where its bytes are. locate() fills in the addresses.
     manifest_address: Address = b""
-    block_addresses: tuple[Mapping[int, Address], ...] = ()  # [group]: window → address, for every retained window
+    block_addresses: tuple[
+        Mapping[int, Address], ...
+    ] = ()  # [group]: window → address, for every retained window
     index_addresses: tuple[Address, ...] = ()
-    blocks: tuple[tuple[PlacedBlock, ...], ...] | None = None  # [group], aligned with windows; None: not on the device
+    blocks: tuple[tuple[PlacedBlock, ...], ...] | None = (
+        None  # [group], aligned with windows; None: not on the device
+    )
     index: object | None = None  # what scores a question's windows on the device
     on_host: bool = False
     on_redis: bool = False
@@ -121,5 +125,3 @@ class Entry:
     def _tokens_of(self, window: int) -> int:
         start = window * self.window_size
         return min(start + self.window_size, self.token_count) - start
-
-

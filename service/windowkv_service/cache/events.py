@@ -1,4 +1,5 @@
-"""What the cache room tells whoever counts: handed in by assembly, called from any thread, never waited for."""
+"""What the cache room tells whoever counts: handed in by assembly, called from any thread, never waited
+for."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from windowkv_service.domain.results import Tier
 class Lookup(Enum):
     HIT = "hit"
     MISS = "miss"
-    STALE = "stale"  # bytes were there and were wrong
+    CORRUPT = "corrupt"  # bytes were there and were wrong
     ERROR = "error"  # the tier could not be asked
 
 
@@ -23,18 +24,25 @@ class Departure(Enum):
     DELETE = "delete"
 
 
+class RedisOp(Enum):
+    READ = "read"
+    WRITE = "write"
+    DELETE = "delete"
+    EXPIRE = "expire"
+
+
 class CacheEvents(Protocol):
     """Each call must return at once and never raise."""
 
     def looked_up(self, tier: Tier, outcome: Lookup, count: int) -> None: ...
 
-    def moved(self, source: Tier, target: Tier, size_bytes: int, seconds: float) -> None: ...
+    def moved(self, source: Tier, target: Tier, num_frames: int, size_bytes: int, seconds: float) -> None: ...
 
     def evicted(self, tier: Tier, reason: Departure, count: int) -> None: ...
 
-    def redis_timed(self, op: str, seconds: float) -> None: ...
+    def redis_timed(self, op: RedisOp, seconds: float) -> None: ...
 
-    def redis_failed(self, op: str, reason: str) -> None: ...
+    def redis_failed(self, op: RedisOp, reason: str) -> None: ...
 
     def checksum_failed(self, tier: Tier, reason: str) -> None: ...
 
@@ -47,16 +55,16 @@ class NoEvents:
     def looked_up(self, tier: Tier, outcome: Lookup, count: int) -> None:
         return
 
-    def moved(self, source: Tier, target: Tier, size_bytes: int, seconds: float) -> None:
+    def moved(self, source: Tier, target: Tier, num_frames: int, size_bytes: int, seconds: float) -> None:
         return
 
     def evicted(self, tier: Tier, reason: Departure, count: int) -> None:
         return
 
-    def redis_timed(self, op: str, seconds: float) -> None:
+    def redis_timed(self, op: RedisOp, seconds: float) -> None:
         return
 
-    def redis_failed(self, op: str, reason: str) -> None:
+    def redis_failed(self, op: RedisOp, reason: str) -> None:
         return
 
     def checksum_failed(self, tier: Tier, reason: str) -> None:

@@ -1,13 +1,14 @@
 """The order of leaving the device: what is cheap to bring back goes first. Pure.
 
-Bringing an entry back costs a copy from host memory, a fetch from Redis, or the prefill again; how likely that is falls
-with the time since it was used and grows with how often it was. What leaves first is where this expected cost, for
-each byte that is won, is lowest.
+Bringing an entry back costs a copy from host memory, a fetch from Redis, or the prefill again; how likely
+that is falls with the time since it was used and grows with how often it was. What leaves first is where this
+expected cost, for each byte that is won, is lowest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -25,8 +26,13 @@ class Speeds:
 
 @dataclass(frozen=True)
 class Stay:
-    """What one entry's place on the device costs and is worth. tier_below: the nearest tier that holds a copy."""
+    """What one entry's place on the device costs and is worth.
 
+    block_ids: its blocks in the arena that is short. size_bytes: all it holds on the device. tier_below: the
+    nearest tier that holds a copy.
+    """
+
+    block_ids: Sequence[int]
     size_bytes: int
     token_count: int
     tier_below: Tier | None
@@ -53,6 +59,20 @@ def worth(stay: Stay, speeds: Speeds) -> float:
 Key = TypeVar("Key")
 
 
-def order(stays: Iterable[tuple[Key, Stay]], speeds: Speeds) -> Sequence[Key]:
-    """Who leaves first comes first."""
-    return [key for key, stay in sorted(stays, key=lambda one: worth(one[1], speeds))]
+def choose(
+    stays: Iterable[tuple[Key, Stay]], num_missing: int, references: Callable[[int], int], speeds: Speeds
+) -> Sequence[Key] | None:
+    """Who must leave for num_missing blocks to come free, cheapest first; None when all together are not
+    enough.
+
+    A block comes free when those who leave held all its references.
+    """
+    leaving: list[Key] = []
+    given_up: Counter[int] = Counter()
+    for key, stay in sorted(stays, key=lambda one: worth(one[1], speeds)) if num_missing > 0 else ():
+        given_up.update(stay.block_ids)
+        num_missing -= sum(given_up[block_id] == references(block_id) for block_id in stay.block_ids)
+        leaving.append(key)
+        if num_missing <= 0:
+            break
+    return leaving if num_missing <= 0 else None

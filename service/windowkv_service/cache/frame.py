@@ -1,8 +1,9 @@
 """Bytes that prove what they are.
 
-A frame is what a tier stores under one address: a block, a piece of a leader index, or a manifest. A fixed header
-states what the payload is and whose; an xxh3-128 over header and payload stands at the header's end. Whoever reads a
-frame says which address and kind is expected, so a valid frame in the wrong place is as wrong as a flipped bit.
+A frame is what a tier stores under one address: a block, a piece of a leader index, or a manifest. A fixed
+header states what the payload is and whose; an xxh3-128 over header and payload stands at the header's end.
+Whoever reads a frame says which address and kind is expected, so a valid frame in the wrong place is as wrong
+as a flipped bit.
 
 Header, 128 bytes, little endian:
     magic 4 | format version 2 | kind 1 | dimensions 1 | dtype 16 | address 32 | payload bytes 8 | shape 8 × 4
@@ -64,7 +65,8 @@ class FrameKind(IntEnum):
 
 @dataclass(frozen=True)
 class Frame:
-    """payload is the raw bytes of a contiguous array of dtype and shape; it must not change while a tier reads it."""
+    """payload is the raw bytes of a contiguous array of dtype and shape; it must not change while a tier
+    reads it."""
 
     kind: FrameKind
     address: Address
@@ -93,13 +95,22 @@ def pack(frame: Frame) -> list[memoryview]:
     shape = frame.shape + (0,) * (MAX_DIMENSIONS - len(frame.shape))
     dtype = frame.dtype.encode("ascii")
     facts = _FACTS.pack(
-        MAGIC, FORMAT_VERSION, frame.kind, len(frame.shape), dtype, frame.address, len(payload), *shape, _RESERVED
+        MAGIC,
+        FORMAT_VERSION,
+        frame.kind,
+        len(frame.shape),
+        dtype,
+        frame.address,
+        len(payload),
+        *shape,
+        _RESERVED,
     )
     return [memoryview(facts + _checksum(facts, payload)), payload]
 
 
 def unpack(raw: Bytes, *, address: Address, kind: FrameKind, max_bytes: int) -> Frame:
-    """The frame in raw, its payload a view of it, or FrameCorrupt. max_bytes bounds header and payload together."""
+    """The frame in raw, its payload a view of it, or FrameCorrupt. max_bytes bounds header and payload
+    together."""
     stored = memoryview(raw).cast("B")
     if len(stored) < HEADER_BYTES:
         raise FrameCorrupt("shorter than a header")

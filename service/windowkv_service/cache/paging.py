@@ -1,7 +1,7 @@
 """Pages of a listing, stable while entries come and go.
 
-A page token says after which entry the next page begins and for which tenant and filter it was made. It carries no
-secret and grants nothing: a forged one names another place in the caller's own listing.
+A page token says after which entry the next page begins and for which tenant and filter it was made. It
+carries no secret and grants nothing: a forged one names another place in the caller's own listing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _Place = tuple[float, str]  # sorts newest first, then by identity
 
 
 def page(entries: Iterable[Entry], request: ListRequest) -> tuple[list[Entry], str]:
-    """The page asked for, newest first, and the token of the next; "" after the last. page_size 0 is the default."""
+    """The page asked for, newest first, and the token of the next; "" after the last. page_size 0 is the
+    default."""
     if request.page_size < 0:
         raise BadOption(f"page_size must not be negative: {request.page_size}", field="page_size")
     size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
@@ -54,7 +55,9 @@ def _write(place: _Place, scope: str) -> str:
 
 def _read(token: str, scope: str) -> _Place:
     try:
-        version, of, time, cache_id = json.loads(base64.b64decode(token.encode("ascii"), b"-_", validate=True))
+        version, of, time, cache_id = json.loads(
+            base64.b64decode(token.encode("ascii"), b"-_", validate=True)
+        )
     except (ValueError, TypeError, binascii.Error, RecursionError):
         raise BadPageToken("not a page token of this service", field="page_token") from None
     if version != _VERSION or not isinstance(time, float) or not isinstance(cache_id, str):

@@ -1,7 +1,8 @@
 """The longest cached prefix of a prompt. Content addresses are the index: there is no other to keep in step.
 
-A window of a prompt is present when every group's block of it is, on the device or in a tier below. A group whose
-layers see only the last tokens (reach: how many windows back) needs only those windows before the prefix's end.
+A window of a prompt is present when every group's block of it is, on the device or in a tier below. A group
+whose layers see only the last tokens (reach: how many windows back) needs only those windows before the
+prefix's end.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def leading_windows(windows: Sequence[Sequence[Address]], has: Callable[[Address
 
 
 def longest_prefix(present: Sequence[Sequence[bool]], reaches: Sequence[int | None]) -> int:
-    """The most windows n such that each group has what a prefix of n windows needs: all n where reach is None, else
-    the last reach of them."""
+    """The most windows n such that each group has what a prefix of n windows needs: all n where reach is
+    None, else the last reach of them."""
     runs = [_runs(row) for row in present]  # [group][n]: how many windows in a row are present just before n
     longest = min(map(len, present), default=0)
     for n in range(longest, 0, -1):

@@ -1,7 +1,8 @@
 """PrefixStore: which prompt is cached, who uses it, what leaves next.
 
 Owned by the engine's worker thread: no locks, no waiting, no input or output. Order of use for a new entry:
-lookup, reserve, publish (or abandon). Then pin ... unpin by sequences, evict and restore as the device fills, drop.
+lookup, reserve, publish (or abandon). Then pin ... unpin by sequences, evict and restore as the device fills,
+drop.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from itertools import count, islice
 
 from windowkv_service.cache import eviction, names, paging
 from windowkv_service.cache.block_pool import BlockPool
+from windowkv_service.cache.claims import Claims
 from windowkv_service.cache.entry import Arena, Entry, PlacedBlock
 from windowkv_service.cache.events import CacheEvents, Departure, NoEvents
 from windowkv_service.cache.prefix import common_length
@@ -46,10 +48,12 @@ class PrefixStore:
         self.speeds = speeds or eviction.Speeds()
         self._events = events or NoEvents()
         self._entries: dict[str, Entry] = {}
-        self._by_tenant: dict[str, OrderedDict[str, Entry]] = defaultdict(OrderedDict)  # least recently used first
+        self._by_tenant: dict[str, OrderedDict[str, Entry]] = defaultdict(
+            OrderedDict
+        )  # least recently used first
         self._reserved: dict[str, frozenset[Address]] = {}  # with the addresses that the prefill builds on
         self._leaving: set[Entry] = set()  # dropped or expired while in use; they go with their last user
-        self._needs: Counter[Address] = Counter()  # how many entries need the bytes of an address
+        self._claims = Claims()
         self._names = names.Names()
         self._due: list[tuple[float, int, Entry]] = []  # a heap; stale after a change of expire_time
         self._serial = count()
@@ -69,14 +73,14 @@ class PrefixStore:
         return self._entries.values()
 
     def reserve(self, cache_id: str, addresses: Iterable[Address] = ()) -> None:
-        """From now on IN_FLIGHT, until publish or abandon. Until then the addresses count as needed: what others drop
-        meanwhile does not take them away. An expired entry of that identity leaves the books."""
+        """From now on IN_FLIGHT, until publish or abandon. Until then the addresses count as needed: what
+        others drop meanwhile does not take them away. An expired entry of that identity leaves the books."""
         assert self.lookup(cache_id) is Presence.ABSENT, f"{cache_id} is not absent"
         if cache_id in self._entries:
             self._names.remember_expired(self._entries[cache_id])
             self.drop(self._entries[cache_id])
         self._reserved[cache_id] = frozenset(addresses)
-        self._needs.update(self._reserved[cache_id])
+        self._claims.claim(self._reserved[cache_id])
 
     def publish(self, entry: Entry) -> None:
         """Make it visible, last of all. The entry takes over a reference to each of its blocks."""
@@ -84,7 +88,8 @@ class PrefixStore:
         self._enter(entry)
 
     def adopt(self, entry: Entry) -> Entry:
-        """Take in what a manifest tells of, not resident; answers the entry of that identity that is in the books."""
+        """Take in what a manifest tells of, not resident; answers the entry of that identity that is in the
+        books."""
         known = self.entry(entry.cache_id)
         if known is not None:
             return known
@@ -95,7 +100,7 @@ class PrefixStore:
         return entry
 
     def abandon(self, cache_id: str) -> None:
-        self._disclaim(self._reserved.pop(cache_id, ()))
+        self._claims.release(self._reserved.pop(cache_id, ()))
 
     def get(self, tenant: str, name: str) -> Entry:
         """By "caches/{id}" or "aliases/{alias}". CacheNotFound for what is unknown or another tenant's."""
@@ -110,12 +115,13 @@ class PrefixStore:
 
     def list(self, request: ListRequest) -> tuple[list[Entry], str]:
         """One page, newest first, and the next page's token."""
-        mine = self._by_tenant.get(request.tenant, {})
+        mine = self._by_tenant.get(request.tenant, OrderedDict())
         return paging.page([one for one in mine.values() if not self._is_expired(one)], request)
 
     def nearest(self, tenant: str, token_ids: Sequence[int]) -> int:
-        """Length of the longest prefix shared with a recently used entry of the tenant: where the tokens diverged."""
-        mine = self._by_tenant.get(tenant, {})
+        """Length of the longest prefix shared with a recently used entry of the tenant: where the tokens
+        diverged."""
+        mine = self._by_tenant.get(tenant, OrderedDict())
         recent = islice(reversed(mine.values()), _NEAREST_CANDIDATES)
         asked = array(TOKEN_ARRAY, token_ids)
         return max((common_length(one.token_ids, asked) for one in recent), default=0)
@@ -149,7 +155,8 @@ class PrefixStore:
 
     def evict(self, entry: Entry) -> None:
         """It leaves the device; the entry and its copies below stay."""
-        assert not entry.pinned and not entry.is_in_use, f"{entry.cache_id} must not leave"
+        assert not entry.is_in_use, f"{entry.cache_id} is in use"
+        assert not entry.pinned, f"{entry.cache_id} is pinned"
         if entry.is_resident:
             self._vacate(entry)
             self._events.evicted(Tier.DEVICE, Departure.CAPACITY, 1)
@@ -157,18 +164,8 @@ class PrefixStore:
     def make_room(self, arena: Arena, n: int) -> bool:
         """Evict until the arena's pool can give n blocks; False evicts nothing."""
         pool = self._pools[arena]
-        missing = n - pool.num_available
-        leaving: list[Entry] = []
-        held: Counter[int] = Counter()  # references that would go
-        for entry in eviction.order(self._stays(arena), self.speeds) if missing > 0 else ():
-            mine = [block_id for at, block_id in entry.placed_blocks if at == arena]
-            held.update(mine)
-            won = sum(held[block_id] == pool.references(block_id) for block_id in mine)
-            leaving.append(entry)
-            missing -= won
-            if missing <= 0:
-                break
-        if missing > 0:
+        leaving = eviction.choose(self._stays(arena), n - pool.num_available, pool.references, self.speeds)
+        if leaving is None:
             return False
         for entry in leaving:
             self.evict(entry)
@@ -195,16 +192,16 @@ class PrefixStore:
             self._names.give(entry, alias)
         entry.update_time = self._clock()
 
-    def drop(self, entry: Entry) -> list[Address]:
-        """Forget it here. Answers the addresses that no other entry of this worker needs: what may go from the tiers.
-        While it is in use its place on the device stays, unnamed."""
+    def drop(self, entry: Entry) -> Sequence[Address]:
+        """Forget it here. Answers the addresses that no other entry of this worker needs: what may go from
+        the tiers. While it is in use its place on the device stays, unnamed."""
         assert self._entries.get(entry.cache_id) is entry, f"{entry.cache_id} is not in the books"
         del self._entries[entry.cache_id]
         del self._by_tenant[entry.tenant][entry.cache_id]
         if not self._by_tenant[entry.tenant]:
             del self._by_tenant[entry.tenant]
         self._names.take(entry)
-        self._disclaim(entry.addresses)
+        self._claims.release(entry.addresses)
         orphans = self.unneeded(entry)
         self._forget_blocks(orphans)
         if entry.is_in_use:
@@ -213,11 +210,11 @@ class PrefixStore:
             self._vacate(entry)
         return orphans
 
-    def unneeded(self, entry: Entry) -> list[Address]:
+    def unneeded(self, entry: Entry) -> Sequence[Address]:
         """Of an entry that has left the books: the addresses that nothing in the books needs."""
-        return [address for address in dict.fromkeys(entry.addresses) if address not in self._needs]
+        return [address for address in dict.fromkeys(entry.addresses) if address not in self._claims]
 
-    def expire(self, now: float) -> list[Entry]:
+    def expire(self, now: float) -> Sequence[Entry]:
         """Drop what has lived its time, pinned or not; unneeded() says what of it may go from the tiers."""
         expired = []
         while self._due and self._due[0][0] <= now:
@@ -230,17 +227,19 @@ class PrefixStore:
         return expired
 
     def check_integrity(self) -> None:
-        """Raise AssertionError unless the books agree with themselves and with the pools. Costs O(everything)."""
+        """Raise AssertionError unless the books agree with themselves and with the pools. Costs
+        O(everything)."""
         held: Counter[PlacedBlock] = Counter()
         for entry in (*self._entries.values(), *self._leaving):
             held.update(entry.placed_blocks)
         for (arena, block_id), references in held.items():
-            assert self._pools[arena].references(block_id) >= references, f"block {block_id} is freed under an entry"
+            assert self._pools[arena].references(block_id) >= references, (
+                f"block {block_id} is freed under an entry"
+            )
         for pool in self._pools.values():
             pool.check_integrity()
-        needs = Counter(address for entry in self._entries.values() for address in set(entry.addresses))
-        needs.update(address for claimed in self._reserved.values() for address in claimed)
-        assert needs == self._needs, "the addresses needed are miscounted"
+        claimed = [*(entry.addresses for entry in self._entries.values()), *self._reserved.values()]
+        self._claims.check_integrity(claimed)
         assert all(entry.is_in_use for entry in self._leaving), "an entry that nobody uses has not left"
         assert not self._reserved.keys() & self._entries.keys(), "an entry is in flight and published"
         assert {id(one) for mine in self._by_tenant.values() for one in mine.values()} == set(
@@ -252,18 +251,12 @@ class PrefixStore:
         assert entry.cache_id not in self._entries, f"{entry.cache_id} is in the books already"
         self._entries[entry.cache_id] = entry
         self._by_tenant[entry.tenant][entry.cache_id] = entry
-        self._needs.update(set(entry.addresses))
+        self._claims.claim(entry.addresses)
         self.abandon(entry.cache_id)
         alias, entry.alias = entry.alias, ""
         self._names.forget_expired(entry)
         self._names.give(entry, alias)
         heapq.heappush(self._due, (entry.expire_time, next(self._serial), entry))
-
-    def _disclaim(self, addresses: Iterable[Address]) -> None:
-        for address in set(addresses):
-            self._needs[address] -= 1
-            if self._needs[address] == 0:
-                del self._needs[address]
 
     def _vacate(self, entry: Entry) -> None:
         if entry.blocks is None:
@@ -280,14 +273,23 @@ class PrefixStore:
                 pool.forget(address)
 
     def _stays(self, arena: Arena) -> Iterable[tuple[Entry, eviction.Stay]]:
+        """Who may leave the arena."""
         now = self._clock()
         for entry in self._entries.values():
-            if entry.pinned or entry.is_in_use or not any(at == arena for at, _ in entry.placed_blocks):
-                continue
-            idle_s = now - entry.last_used_time
-            yield entry, eviction.Stay(
-                entry.stored_bytes, entry.token_count, entry.tier_below, idle_s, entry.hit_count
-            )
+            block_ids = [block_id for at, block_id in entry.placed_blocks if at == arena]
+            if block_ids and not entry.pinned and not entry.is_in_use:
+                idle_s = now - entry.last_used_time
+                yield (
+                    entry,
+                    eviction.Stay(
+                        block_ids,
+                        entry.stored_bytes,
+                        entry.token_count,
+                        entry.tier_below,
+                        idle_s,
+                        entry.hit_count,
+                    ),
+                )
 
     def _is_expired(self, entry: Entry) -> bool:
         return entry.expire_time <= self._clock()

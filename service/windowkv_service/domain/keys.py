@@ -61,7 +61,9 @@ class Namespace:
         160 bits of an HMAC: long enough never to collide, short enough to read out.
         """
         how = f"{compression.method}|{compression.kept_ratio!r}|{compression.task.value}|{compression.retention.value}"
-        return self._address(b"cache", how.encode(), hashlib.sha256(token_bytes(token_ids)).digest()).hex()[:40]
+        return self._address(b"cache", how.encode(), hashlib.sha256(token_bytes(token_ids)).digest()).hex()[
+            :40
+        ]
 
     def _address(self, kind: bytes, *parts: bytes) -> Address:
         message = self.digest + b"".join(len(part).to_bytes(4, "little") + part for part in (kind, *parts))

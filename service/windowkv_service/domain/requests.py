@@ -58,7 +58,9 @@ class Compression:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.kept_ratio <= 1.0:
-            raise BadBudget(f"kept_ratio must be in (0, 1], not {self.kept_ratio}", field="compression.kept_ratio")
+            raise BadBudget(
+                f"kept_ratio must be in (0, 1], not {self.kept_ratio}", field="compression.kept_ratio"
+            )
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,9 @@ class GenerateRequest:
 
     def __post_init__(self) -> None:
         if self.kept_ratio is not None and not 0.0 < self.kept_ratio <= 1.0:
-            raise BadBudget(f"kept_ratio must be in (0, 1], not {self.kept_ratio}", field="selection.kept_ratio")
+            raise BadBudget(
+                f"kept_ratio must be in (0, 1], not {self.kept_ratio}", field="selection.kept_ratio"
+            )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ class Arenas:
     An arena is [num_blocks, num_layers, 2, window_size, num_kv_heads, head_dim] and is named by its number of layers.
     """
 
-    def __init__(self, layout: KVLayout, num_blocks: Mapping[int, int], *, dtype: torch.dtype, device: torch.device):
+    def __init__(
+        self, layout: KVLayout, num_blocks: Mapping[int, int], *, dtype: torch.dtype, device: torch.device
+    ):
         self.layout = layout
         self.tensors = {
             arena: torch.zeros((num_blocks[arena], *_shape(layout, arena)), dtype=dtype, device=device)

@@ -63,7 +63,9 @@ class KVLayout:
     @cached_property
     def places(self) -> dict[int, tuple[int, int]]:
         """layer → (its group's index, its place in the group's blocks), for every layer, owning or reading."""
-        own = {layer: (group.index, place) for group in self.groups for place, layer in enumerate(group.layers)}
+        own = {
+            layer: (group.index, place) for group in self.groups for place, layer in enumerate(group.layers)
+        }
         return {layer: own[owner] for layer, owner in enumerate(self.owners)}
 
     @property

@@ -72,7 +72,9 @@ def load(options: ModelOptions) -> LoadedModel:
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         itemsize=dtype.itemsize,
     )
-    module = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, local_files_only=True).to(device).eval()
+    module = (
+        AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, local_files_only=True).to(device).eval()
+    )
     module.set_attn_implementation(ATTENTION_NAME)
     return LoadedModel(
         name=BUILTIN if options.model == BUILTIN else directory.resolve().name,
@@ -80,7 +82,9 @@ def load(options: ModelOptions) -> LoadedModel:
         module=module,
         tokenizer=Tokenizer.load(directory, config.vocab_size),
         layout=layout,
-        scales={index: float(layer.self_attn.scaling) for index, layer in enumerate(module.get_decoder().layers)},
+        scales={
+            index: float(layer.self_attn.scaling) for index, layer in enumerate(module.get_decoder().layers)
+        },
         softcap=getattr(config, "attn_logit_softcapping", None),
         digest=_digest(directory, config, layout, dtype),
         eos_ids=_eos_ids(directory, config),
@@ -95,7 +99,9 @@ def load(options: ModelOptions) -> LoadedModel:
 
 def _read_config(directory: Path) -> Any:
     if not (directory / "config.json").is_file():
-        raise UnsupportedModel(f"{directory} holds no config.json: a Hugging Face model directory is expected")
+        raise UnsupportedModel(
+            f"{directory} holds no config.json: a Hugging Face model directory is expected"
+        )
     config = AutoConfig.from_pretrained(directory, local_files_only=True)
     if config.model_type not in _PLANS:
         known = ", ".join(sorted(_PLANS))
@@ -130,7 +136,9 @@ def _uniform(config: Any) -> Plan:
 def _by_layer_type(config: Any) -> Plan:
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
     if unknown := set(kinds) - {"full_attention", "sliding_attention"}:
-        raise UnsupportedModel(f"layers of type {', '.join(sorted(unknown))} have no KV cache that can be paged")
+        raise UnsupportedModel(
+            f"layers of type {', '.join(sorted(unknown))} have no KV cache that can be paged"
+        )
     windows = [config.sliding_window if kind == "sliding_attention" else None for kind in kinds]
     return list(range(len(kinds))), windows
 

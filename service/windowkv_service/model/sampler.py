@@ -51,7 +51,9 @@ def sample(logits: Tensor, states: Sequence[SamplerState]) -> list[Sampled]:
 def _is_plain_greedy(state: SamplerState) -> bool:
     sampling = state.sampling
     is_unbiased = (
-        sampling.repetition_penalty == 1.0 and not sampling.presence_penalty and not sampling.frequency_penalty
+        sampling.repetition_penalty == 1.0
+        and not sampling.presence_penalty
+        and not sampling.frequency_penalty
     )
     may_end = len(state.generated_ids) >= sampling.min_tokens
     return sampling.temperature == 0.0 and is_unbiased and may_end and sampling.logprobs is None

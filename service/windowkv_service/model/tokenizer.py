@@ -39,10 +39,14 @@ class Tokenizer:
             raise InvalidText("this model has no chat template; send text or token ids", field="messages")
         try:
             text = self._tokenizer.apply_chat_template(
-                [dict(message) for message in messages], add_generation_prompt=add_generation_prompt, tokenize=False
+                [dict(message) for message in messages],
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
             )
         except Exception as error:  # a template is a program of the model's author; it raises what it likes
-            raise InvalidText(f"the model's chat template refuses these messages: {error}", field="messages") from error
+            raise InvalidText(
+                f"the model's chat template refuses these messages: {error}", field="messages"
+            ) from error
         bos = self._tokenizer.bos_token
         if is_continuation and bos and text.startswith(bos):
             text = text[len(bos) :]

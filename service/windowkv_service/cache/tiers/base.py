@@ -1,8 +1,8 @@
 """The contract of a tier: somewhere that keeps frames by address, and may forget any of them at any time.
 
-Called from several threads. A tier is never a source of truth: a frame that was put may be gone a moment later, and
-a whole tier may be lost. Nothing here raises for that: put answers False, get answers a Miss. What get does answer
-has been verified: its bytes are the ones that were put under that address, with that kind.
+Called from several threads. A tier is never a source of truth: a frame that was put may be gone a moment
+later, and a whole tier may be lost. Nothing here raises for that: put answers False, get answers a Miss. What
+get does answer has been verified: its bytes are the ones that were put under that address, with that kind.
 
 Order of use: put ... get | has | extend ... drop.
 """
@@ -23,7 +23,8 @@ MAX_FRAME_BYTES = 64 << 20  # header and payload; nothing longer is ever read
 
 @dataclass(frozen=True)
 class Miss:
-    """NOT_CACHED: it is not there. CORRUPT: it was, and was wrong. TIER_DOWN: the tier could not say in time."""
+    """NOT_CACHED: it is not there. CORRUPT: it was, and was wrong. TIER_DOWN: the tier could not say in
+    time."""
 
     reason: MissReason
 
@@ -38,8 +39,8 @@ class Tier(Protocol):
     def tier(self) -> results.Tier: ...
 
     def put(self, frames: Sequence[Frame], ttl_s: float) -> list[bool]:
-        """Keep each frame for at least ttl_s; True where it is kept. Blocks and index pieces that are there already
-        are not written again, their lives are extended; a manifest replaces the one before it."""
+        """Keep each frame for at least ttl_s; True where it is kept. Blocks and index pieces that are there
+        already are not written again, their lives are extended; a manifest replaces the one before it."""
         ...
 
     def get(self, addresses: Sequence[Address], kind: FrameKind) -> list[Found]:

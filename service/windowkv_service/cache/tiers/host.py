@@ -88,7 +88,8 @@ class HostTier:
         return TierStatus(self.tier, health, self._capacity_bytes, self._used_bytes)
 
     def raw(self, address: Address) -> bytearray | None:
-        """The stored bytes themselves, header first, unverified: for tests and tools that damage or inspect them."""
+        """The stored bytes themselves, header first, unverified: for tests and tools that damage or inspect
+        them."""
         with self._lock:
             kept = self._live(address)
             return None if kept is None else kept.raw
@@ -124,7 +125,7 @@ class HostTier:
             if self._kept.get(address) is kept:  # not one that was put since
                 self._forget(address)
         self._events.checksum_failed(self.tier, reason)
-        self._events.looked_up(self.tier, Lookup.STALE, 1)
+        self._events.looked_up(self.tier, Lookup.CORRUPT, 1)
         return Miss(MissReason.CORRUPT)
 
     def _extend(self, address: Address, ttl_s: float) -> bool:

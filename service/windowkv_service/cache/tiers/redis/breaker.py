@@ -1,4 +1,5 @@
-"""A circuit breaker: while a tier is down nobody waits for it, and one background ping finds out when it is back."""
+"""A circuit breaker: while a tier is down nobody waits for it, and one background ping finds out when it is
+back."""
 
 from __future__ import annotations
 

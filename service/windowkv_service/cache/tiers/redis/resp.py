@@ -1,8 +1,9 @@
-"""The Redis protocol (RESP2), as far as a tier of large values needs it, over a socket that somebody else connected.
+"""The Redis protocol (RESP2), as far as a tier of large values needs it, over a socket that somebody else
+connected.
 
-redis-py's own calls copy every value twice on its way out and twice on its way in, and their time limits start anew
-with every packet. Here values leave as the buffers they are, arrive in a buffer allocated once, and one deadline bounds
-the whole exchange however slowly the bytes trickle.
+redis-py's own calls copy every value twice on its way out and twice on its way in, and their time limits
+start anew with every packet. Here values leave as the buffers they are, arrive in a buffer allocated once,
+and one deadline bounds the whole exchange however slowly the bytes trickle.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The servers behind a Redis URL, and exchanges with them under one deadline. The only import of redis-py.
+"""The servers behind a Redis URL, and exchanges with them under one deadline.
 
-redis-py connects (passwords, TLS, Sentinel, cluster slots) and pools the connections; the bytes go through resp.py.
+redis-py connects (connect.py) and pools the connections; the bytes go through resp.py.
 """
 
 from __future__ import annotations
@@ -12,16 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.cluster import ClusterNode, RedisCluster
-from redis.connection import ConnectionPool
 from redis.exceptions import RedisClusterException
-from redis.maint_notifications import MaintNotificationsConfig
-from redis.retry import Retry
-from redis.sentinel import Sentinel
 
+from windowkv_service.cache.tiers.redis.connect import connect
 from windowkv_service.cache.tiers.redis.resp import Command, DeadlinePassed, ErrorReply, Exchange, Reply
-from windowkv_service.cache.tiers.redis.url import RedisTarget, Topology, parse
+from windowkv_service.cache.tiers.redis.url import Topology, parse
 
 _FAILURES = (redis.RedisError, RedisClusterException, OSError)
 _ATTEMPTS = 2  # a connection that broke is replaced once; every command here may be repeated
@@ -51,7 +46,8 @@ class Trouble:
 
 
 class RedisServers:
-    """Thread-safe. Connects when first asked, so that a server that is not there yet is no reason not to start."""
+    """Thread-safe. Connects when first asked, so that a server that is not there yet is no reason not to
+    start."""
 
     def __init__(self, url: str, *, connect_timeout_s: float, max_value_bytes: int) -> None:
         self._target = parse(url)
@@ -59,14 +55,16 @@ class RedisServers:
         self._max_value_bytes = max_value_bytes
         self._lock = threading.Lock()
         self._client: Any = None
-        if self._target.topology is not Topology.CLUSTER:  # a cluster's client asks for the slots as it is made
-            self._client = _connect(self._target, connect_timeout_s)
-            _check_options(self._client)
+        if (
+            self._target.topology is not Topology.CLUSTER
+        ):  # a cluster's client asks for the slots as it is made
+            self._client = connect(self._target, connect_timeout_s)
 
     def run(
         self, commands: Sequence[KeyedCommand], deadline: float, window: int
     ) -> tuple[list[Reply | Lost], Trouble | None]:
-        """Replies aligned with commands, at most window of them under way at a time; deadline: time.monotonic()."""
+        """Replies aligned with commands, at most window of them under way at a time; deadline:
+        time.monotonic()."""
         replies: list[Reply | Lost] = [LOST] * len(commands)
         trouble = None
         for _ in range(_ATTEMPTS):
@@ -109,7 +107,9 @@ class RedisServers:
         for pool, indices in groups.values():
             received: list[Reply] = []
             try:
-                self._exchange(pool, [commands[index].command for index in indices], deadline, window, received)
+                self._exchange(
+                    pool, [commands[index].command for index in indices], deadline, window, received
+                )
             except _FAILURES as error:
                 trouble = _trouble(error)
             for index, reply in zip(indices, received, strict=False):
@@ -117,7 +117,12 @@ class RedisServers:
         return self._redirect(replies) or trouble
 
     def _exchange(
-        self, pool: Any, commands: Sequence[Command], deadline: float, window: int, replies: list[Reply] | None = None
+        self,
+        pool: Any,
+        commands: Sequence[Command],
+        deadline: float,
+        window: int,
+        replies: list[Reply] | None = None,
     ) -> list[Reply]:
         """Appends to replies as they come, so that what came before a failure is not lost with it."""
         replies = [] if replies is None else replies
@@ -129,16 +134,22 @@ class RedisServers:
             for following in range(window, window + len(commands)):
                 replies.append(exchange.receive())
                 exchange.send(commands[following : following + 1])
-            is_sound = not any(isinstance(reply, ErrorReply) and reply.code == "READONLY" for reply in replies)
+            is_sound = not any(
+                isinstance(reply, ErrorReply) and reply.code == "READONLY" for reply in replies
+            )
         finally:
             if is_sound:
                 connection._sock.settimeout(connection.socket_timeout)
-            else:  # out of step, or a primary no more: the next use connects anew, through Sentinel where there is one
+            # out of step, or a primary no more: the next use connects anew, through Sentinel where there is
+            # one
+            else:
                 connection.disconnect()
             pool.release(connection)
         return replies
 
-    def _route(self, commands: Sequence[KeyedCommand], indices: Sequence[int]) -> dict[int, tuple[Any, list[int]]]:
+    def _route(
+        self, commands: Sequence[KeyedCommand], indices: Sequence[int]
+    ) -> dict[int, tuple[Any, list[int]]]:
         """Connection pools and the commands that go to each."""
         client = self._connected()
         groups: dict[int, tuple[Any, list[int]]] = {}
@@ -161,7 +172,9 @@ class RedisServers:
 
     def _redirect(self, replies: list[Reply | Lost]) -> Trouble | None:
         """A cluster whose slots have moved: learn the new places and ask again."""
-        moved = [i for i, reply in enumerate(replies) if isinstance(reply, ErrorReply) and reply.code == "MOVED"]
+        moved = [
+            i for i, reply in enumerate(replies) if isinstance(reply, ErrorReply) and reply.code == "MOVED"
+        ]
         if not moved:
             return None
         for index in moved:
@@ -175,54 +188,14 @@ class RedisServers:
     def _connected(self) -> Any:
         with self._lock:
             if self._client is None:
-                self._client = _connect(self._target, self._connect_timeout_s)
+                self._client = connect(self._target, self._connect_timeout_s)
             return self._client
-
-
-def _connect(target: RedisTarget, timeout_s: float) -> Any:
-    options: dict[str, Any] = {
-        "socket_connect_timeout": timeout_s,
-        "socket_timeout": timeout_s,  # of what redis-py says itself: authentication, discovery
-        "retry": Retry(NoBackoff(), 0),
-        "protocol": 2,
-        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
-    }
-    if target.topology is Topology.SINGLE:
-        return redis.Redis(connection_pool=ConnectionPool.from_url(target.url, **options))
-    options |= target.credentials | _tls(target)
-    if target.topology is Topology.SENTINEL:
-        own = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s} | _tls(target)
-        named = dict(target.options)
-        own |= {name: named[f"sentinel_{name}"] for name in ("username", "password") if f"sentinel_{name}" in named}
-        sentinel = Sentinel(target.hosts, sentinel_kwargs=own, **options)
-        return sentinel.master_for(target.service, db=target.db)
-    nodes = [ClusterNode(host, port) for host, port in target.hosts]
-    del options["retry"]
-    return RedisCluster(startup_nodes=nodes, cluster_error_retry_attempts=0, **options)
-
-
-def _check_options(client: Any) -> None:
-    """Refuse now what would be refused at the first connection."""
-    pool = client.connection_pool
-    try:
-        pool.connection_class(**pool.connection_kwargs)
-    except (TypeError, redis.RedisError) as error:
-        raise ValueError(f"Redis URL: {error}") from None
-
-
-def _tls(target: RedisTarget) -> dict[str, Any]:
-    if not target.is_tls:
-        return {}
-    given: dict[str, Any] = {name: value for name, value in target.options if name.startswith("ssl_")}
-    if "ssl_check_hostname" in given:
-        given["ssl_check_hostname"] = given["ssl_check_hostname"].lower() in ("1", "true", "yes")
-    return {"ssl": True} | given
 
 
 def _trouble(error: Exception) -> Trouble:
     if isinstance(error, DeadlinePassed):
         return Trouble("stalled" if error.is_stalled else "deadline", is_down=False)
-    if isinstance(error, redis.AuthenticationError | redis.AuthorizationError):
+    if isinstance(error, redis.AuthenticationError):
         return Trouble("auth", is_down=True)
     if isinstance(error, redis.TimeoutError | TimeoutError):
         return Trouble("timeout", is_down=True)

@@ -1,12 +1,14 @@
 """The Redis tier: one key per frame, every key with a life, every operation with a deadline.
 
-A lost server is answered with misses at once (breaker.py) and found again within a second. What lives in Redis:
+A lost server is answered with misses at once (breaker.py) and found again within a second. What lives in
+Redis:
 
     windowkv:1:{address, hex}           a packed frame, written with SET ... PX
-    windowkv:1:list:{list key, hex}     sorted set of manifest addresses, scored by when they expire (milliseconds)
+    windowkv:1:list:{list key, hex}     sorted set of manifest addresses, scored by when they expire
+    (milliseconds)
 
-Keys carry no hash tags: in a cluster they spread over the slots. A user restricted by ACL needs +@read +@write +eval
-+ping +info on windowkv:*.
+Keys carry no hash tags: in a cluster they spread over the slots. A user restricted by ACL needs +@read
++@write +eval +ping +info on windowkv:*.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from windowkv_service.cache.events import CacheEvents, Departure, Lookup, NoEvents
+from windowkv_service.cache.events import CacheEvents, Departure, Lookup, NoEvents, RedisOp
 from windowkv_service.cache.frame import Frame, FrameCorrupt, FrameKind, pack, unpack
 from windowkv_service.cache.tiers.base import MAX_FRAME_BYTES, Found, Miss
 from windowkv_service.cache.tiers.redis.breaker import Breaker
@@ -48,7 +50,8 @@ return 1
 
 
 class RedisTier:
-    """load_budget_s bounds every read, write_budget_s every batch of writes. wall gives seconds since the epoch."""
+    """load_budget_s bounds every read, write_budget_s every batch of writes. wall gives seconds since the
+    epoch."""
 
     tier = Tier.REDIS
 
@@ -69,7 +72,9 @@ class RedisTier:
         self._events = events or NoEvents()
         self._wall = wall
         self._memory = (0, 0)
-        self._servers = RedisServers(url, connect_timeout_s=connect_timeout_s, max_value_bytes=MAX_FRAME_BYTES)
+        self._servers = RedisServers(
+            url, connect_timeout_s=connect_timeout_s, max_value_bytes=MAX_FRAME_BYTES
+        )
         self._breaker = Breaker(self._ping, self._events.breaker_changed, "windowkv-redis-ping")
         self._breaker.start(wait_s=2 * connect_timeout_s)
 
@@ -91,9 +96,13 @@ class RedisTier:
         """What does not arrive within budget_s (load_budget_s where None) is Miss(TIER_DOWN)."""
         deadline = time.monotonic() + (self._load_budget_s if budget_s is None else budget_s)
         commands = [KeyedCommand(_key(address), [b"GET", _key(address)]) for address in addresses]
-        replies = self._run("get", commands, deadline, VALUES_UNDER_WAY)
-        found = [self._verified(reply, address, kind) for reply, address in zip(replies, addresses, strict=True)]
-        corrupt = [address for address, one in zip(addresses, found, strict=True) if one == Miss(MissReason.CORRUPT)]
+        replies = self._run(RedisOp.READ, commands, deadline, VALUES_UNDER_WAY)
+        found = [
+            self._verified(reply, address, kind) for reply, address in zip(replies, addresses, strict=True)
+        ]
+        corrupt = [
+            address for address, one in zip(addresses, found, strict=True) if one == Miss(MissReason.CORRUPT)
+        ]
         if corrupt:
             self.drop(corrupt)
         for outcome, reason in ((Lookup.MISS, MissReason.NOT_CACHED), (Lookup.ERROR, MissReason.TIER_DOWN)):
@@ -102,14 +111,17 @@ class RedisTier:
         return found
 
     def has(self, addresses: Sequence[Address]) -> list[bool]:
-        return [reply == 1 for reply in self._small("has", [[b"EXISTS", _key(address)] for address in addresses])]
+        return [
+            reply == 1
+            for reply in self._small(RedisOp.READ, [[b"EXISTS", _key(address)] for address in addresses])
+        ]
 
     def extend(self, addresses: Sequence[Address], ttl_s: float) -> None:
         if ttl_s > 0:
-            self._small("extend", [_grow(address, _milliseconds(ttl_s)) for address in addresses])
+            self._small(RedisOp.EXPIRE, [_grow(address, _milliseconds(ttl_s)) for address in addresses])
 
     def drop(self, addresses: Sequence[Address]) -> bool:
-        replies = self._small("drop", [[b"UNLINK", _key(address)] for address in addresses])
+        replies = self._small(RedisOp.DELETE, [[b"UNLINK", _key(address)] for address in addresses])
         self._events.evicted(self.tier, Departure.DELETE, replies.count(1))
         return all(isinstance(reply, int) for reply in replies)
 
@@ -119,15 +131,18 @@ class RedisTier:
             return False
         now_ms = int(self._wall() * 1000)
         numbers = [b"%d" % (now_ms + _milliseconds(ttl_s)), b"%d" % now_ms]
-        enlisted = self._small("put", [[b"EVAL", _ENLIST, b"1", _list_key(list_key), frame.address, *numbers]])
+        enlisted = self._small(
+            RedisOp.WRITE, [[b"EVAL", _ENLIST, b"1", _list_key(list_key), frame.address, *numbers]]
+        )
         return enlisted == [1]
 
     def list_manifests(self, list_key: bytes) -> list[Frame]:
-        """At most MAX_LISTED manifests that were put under list_key, those that expire last first; [] when down."""
+        """At most MAX_LISTED manifests that were put under list_key, those that expire last first; [] when
+        down."""
         now_ms = b"(%d" % int(self._wall() * 1000)
         limit = [b"LIMIT", b"0", b"%d" % MAX_LISTED]
         command = [b"ZREVRANGEBYSCORE", _list_key(list_key), b"+inf", now_ms, *limit]
-        (listed,) = self._small("list", [command])
+        (listed,) = self._small(RedisOp.READ, [command])
         if not isinstance(listed, list):
             return []
         addresses = [bytes(one) for one in listed if isinstance(one, bytes | bytearray) and len(one) == 32]
@@ -136,7 +151,7 @@ class RedisTier:
     def drop_manifest(self, list_key: bytes, address: Address) -> bool:
         """Make an entry unreadable; the first step of dropping it."""
         forget: list[Command] = [[b"UNLINK", _key(address)], [b"ZREM", _list_key(list_key), address]]
-        return all(isinstance(reply, int) for reply in self._small("drop", forget))
+        return all(isinstance(reply, int) for reply in self._small(RedisOp.DELETE, forget))
 
     def status(self) -> TierStatus:
         used, allowed = self._memory
@@ -148,7 +163,9 @@ class RedisTier:
 
     def _put(self, frames: Sequence[Frame], ttl_ms: int) -> list[bool]:
         """Extend what is there, send what is not."""
-        there = self._small("put", [_grow(frame.address, ttl_ms) for frame in frames if frame.kind.is_immutable])
+        there = self._small(
+            RedisOp.WRITE, [_grow(frame.address, ttl_ms) for frame in frames if frame.kind.is_immutable]
+        )
         answers = iter(there)
         kept = [False] * len(frames)
         missing: list[int] = []
@@ -159,12 +176,14 @@ class RedisTier:
             if not kept[index]:
                 missing.append(index)
                 sending.append(_set(frame, max(ttl_ms, left_ms), is_new=size is None))
-        replies = self._values("put", sending)
+        replies = self._values(RedisOp.WRITE, sending)
         for index, reply in zip(missing, replies, strict=True):
             kept[index] = reply == b"OK" or reply is None  # None: somebody else has put it since
-        raced = [frames[index].address for index, reply in zip(missing, replies, strict=True) if reply is None]
+        raced = [
+            frames[index].address for index, reply in zip(missing, replies, strict=True) if reply is None
+        ]
         if raced:
-            self._small("put", [_grow(address, ttl_ms) for address in raced])
+            self._small(RedisOp.WRITE, [_grow(address, ttl_ms) for address in raced])
         return kept
 
     def _verified(self, reply: Reply | Lost, address: Address, kind: FrameKind) -> Found:
@@ -176,22 +195,25 @@ class RedisTier:
             return unpack(reply, address=address, kind=kind, max_bytes=MAX_FRAME_BYTES)
         except FrameCorrupt as corrupt:
             self._events.checksum_failed(self.tier, corrupt.reason)
-            self._events.looked_up(self.tier, Lookup.STALE, 1)
+            self._events.looked_up(self.tier, Lookup.CORRUPT, 1)
             return Miss(MissReason.CORRUPT)
 
-    def _values(self, op: str, commands: Sequence[Command]) -> list[Reply | Lost]:
-        """Each batch of values has a deadline of its own: a long document may take long, a stuck server may not."""
+    def _values(self, op: RedisOp, commands: Sequence[Command]) -> list[Reply | Lost]:
+        """Each batch of values has a deadline of its own: a long document may take long, a stuck server may
+        not."""
         replies: list[Reply | Lost] = []
         for start in range(0, len(commands), VALUES_UNDER_WAY):
             batch = [KeyedCommand(_key_of(one), one) for one in commands[start : start + VALUES_UNDER_WAY]]
             replies += self._run(op, batch, time.monotonic() + self._write_budget_s, VALUES_UNDER_WAY)
         return replies
 
-    def _small(self, op: str, commands: Sequence[Command]) -> list[Reply | Lost]:
+    def _small(self, op: RedisOp, commands: Sequence[Command]) -> list[Reply | Lost]:
         keyed = [KeyedCommand(_key_of(command), command) for command in commands]
         return self._run(op, keyed, time.monotonic() + self._load_budget_s, SMALL_UNDER_WAY)
 
-    def _run(self, op: str, commands: Sequence[KeyedCommand], deadline: float, window: int) -> list[Reply | Lost]:
+    def _run(
+        self, op: RedisOp, commands: Sequence[KeyedCommand], deadline: float, window: int
+    ) -> list[Reply | Lost]:
         if not commands or self._breaker.is_open:
             return [LOST] * len(commands)
         started = time.monotonic()
@@ -232,15 +254,21 @@ def _grow(address: Address, ttl_ms: int) -> Command:
 
 
 def _grown(reply: Reply | Lost) -> tuple[int | None, int]:
-    """(stored bytes, remaining life) of an answer to _grow; (None, 0) where nothing is there; (0, 0) if unknown."""
-    if isinstance(reply, list) and len(reply) == 2 and isinstance(reply[0], int) and isinstance(reply[1], int):
+    """(stored bytes, remaining life) of an answer to _grow; (None, 0) where nothing is there; (0, 0) if
+    unknown."""
+    if (
+        isinstance(reply, list)
+        and len(reply) == 2
+        and isinstance(reply[0], int)
+        and isinstance(reply[1], int)
+    ):
         return reply[0], reply[1]
     return (None, 0) if reply is None else (0, 0)
 
 
 def _set(frame: Frame, ttl_ms: int, is_new: bool) -> Command:
     """is_new: leave alone what somebody else may have put meanwhile, perhaps for longer."""
-    command = [b"SET", _key(frame.address), pack(frame), b"PX", b"%d" % ttl_ms]
+    command: Command = [b"SET", _key(frame.address), pack(frame), b"PX", b"%d" % ttl_ms]
     return [*command, b"NX"] if is_new else command
 
 

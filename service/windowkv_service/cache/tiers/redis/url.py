@@ -7,9 +7,9 @@
     redis+cluster://[user:password@]host:port[,host:port...]                  a cluster
     rediss+sentinel://, rediss+cluster://                                     the same over TLS
 
-User names and passwords are percent-encoded. Options of the first three forms are redis-py's (ssl_ca_certs, ssl_certfile,
-ssl_keyfile, ssl_check_hostname, ...); the other forms take those ssl_ options, and Sentinel also sentinel_username and
-sentinel_password where the sentinels have users of their own.
+User names and passwords are percent-encoded. Options of the first three forms are redis-py's (ssl_ca_certs,
+ssl_certfile, ssl_keyfile, ssl_check_hostname, ...); the other forms take those ssl_ options, and Sentinel
+also sentinel_username and sentinel_password where the sentinels have users of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 DEFAULT_PORT = 6379
 DEFAULT_SENTINEL_PORT = 26379
-_TLS_OPTIONS = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs")
+_TLS_OPTIONS = (
+    "ssl_ca_certs",
+    "ssl_ca_path",
+    "ssl_certfile",
+    "ssl_keyfile",
+    "ssl_check_hostname",
+    "ssl_cert_reqs",
+)
 _SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
 
 

@@ -1,0 +1,100 @@
+"""What is on its way between tiers, so that reads, writes and drops that meet do not contradict each
+other."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from windowkv_service.cache.frame import Frame, FrameKind
+from windowkv_service.cache.tiers.base import Tier
+from windowkv_service.domain.keys import Address
+
+
+@dataclass(eq=False)
+class Reading:
+    """A fetch under way, and what was dropped since it began."""
+
+    revoked: set[Address] = field(default_factory=set)
+
+
+class InFlight:
+    """Thread-safe.
+
+    A frame being spilled can be read before any tier has it. What is dropped can neither be read from a spill
+    that is still under way, nor be put back into the host tier by a fetch that had already read it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._spilling: dict[Address, list[Frame]] = {}
+        self._dropping: Counter[Address] = Counter()
+        self._readings: set[Reading] = set()
+
+    def begin_spill(self, frames: Sequence[Frame]) -> None:
+        with self._lock:
+            for frame in frames:
+                self._spilling.setdefault(frame.address, []).append(frame)
+
+    def end_spill(self, frames: Sequence[Frame]) -> None:
+        """From now on the frames' memory may be used for something else."""
+        with self._lock:
+            for frame in frames:
+                ours = [one for one in self._spilling.get(frame.address, ()) if one is not frame]
+                if ours:
+                    self._spilling[frame.address] = ours
+                else:
+                    self._spilling.pop(frame.address, None)
+
+    def copy_of(self, address: Address, kind: FrameKind) -> Frame | None:
+        """A frame on its way down, as a copy: the original's memory is the spiller's."""
+        with self._lock:
+            for frame in self._spilling.get(address, ()):
+                if frame.kind == kind:
+                    return replace(frame, payload=memoryview(bytearray(frame.payload)))
+        return None
+
+    def has(self, address: Address) -> bool:
+        with self._lock:
+            return address in self._spilling
+
+    def begin_drop(self, addresses: Sequence[Address]) -> None:
+        with self._lock:
+            self._dropping.update(addresses)
+            for address in addresses:
+                self._spilling.pop(address, None)
+            self._revoke(addresses)
+
+    def end_drop(self, addresses: Sequence[Address]) -> None:
+        with self._lock:
+            self._dropping.subtract(addresses)
+            for address in addresses:
+                if self._dropping[address] <= 0:
+                    del self._dropping[address]
+            self._revoke(addresses)  # of fetches that began meanwhile and read what was not yet dropped
+
+    def begin_read(self) -> Reading:
+        reading = Reading()
+        with self._lock:
+            self._readings.add(reading)
+        return reading
+
+    def end_read(self, reading: Reading) -> None:
+        with self._lock:
+            self._readings.discard(reading)
+
+    def keep(self, tier: Tier, frames: Sequence[Frame], reading: Reading, ttl_s: float) -> None:
+        """Put into tier what was read, except what was dropped; no drop begins meanwhile."""
+        with self._lock:
+            allowed = [
+                one
+                for one in frames
+                if one.address not in reading.revoked and one.address not in self._dropping
+            ]
+            tier.put(allowed, ttl_s)
+
+    def _revoke(self, addresses: Sequence[Address]) -> None:
+        for reading in self._readings:
+            reading.revoked.update(addresses)
