@@ -7,23 +7,12 @@ import urllib.request
 from dataclasses import replace
 
 import pytest
+from fed_metrics import CACHE, USAGE, feed_everything
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from windowkv_service import errors
-from windowkv_service.domain.requests import Compression, QuestionSelection
-from windowkv_service.domain.results import (
-    CacheInfo,
-    CacheState,
-    CreateOutcome,
-    EngineStatus,
-    MissReason,
-    ModelInfo,
-    Tier,
-    TierHealth,
-    TierStatus,
-    Usage,
-)
+from windowkv_service.domain.results import CreateOutcome, MissReason, Tier
 from windowkv_service.telemetry import Metrics, serve_metrics
 
 BOUNDED_LABELS = {
@@ -40,42 +29,6 @@ BOUNDED_LABELS = {
     "selection",
 }
 GRPC_LABELS = {"grpc_type", "grpc_service", "grpc_method", "grpc_code"}
-
-USAGE = Usage(
-    prompt_tokens=1010,
-    cached_tokens=1000,
-    kept_tokens=120,
-    generated_tokens=7,
-    source_tier=Tier.REDIS,
-    miss_reason=None,
-    diverged_at=None,
-    fidelity=0.97,
-    time_to_first_token_s=0.02,
-    queue_s=0.001,
-    blocks_fetched=3,
-    bytes_fetched=4096,
-    fetch_s=0.004,
-    device_bytes=65536,
-    is_recomputed=False,
-)
-
-CACHE = CacheInfo(
-    name="caches/0123456789",
-    model="builtin",
-    state=CacheState.READY,
-    compression=Compression(),
-    token_count=1000,
-    kept_token_count=120,
-    full_bytes=1_000_000,
-    stored_bytes=125_000,
-    index_bytes=1000,
-    bytes_by_tier={Tier.DEVICE: 125_000},
-    tier=Tier.DEVICE,
-    create_time=0.0,
-    update_time=0.0,
-    expire_time=1.0,
-    last_used_time=0.0,
-)
 
 
 @pytest.fixture
@@ -184,7 +137,7 @@ def test_grpc_codes_are_spelled_as_go_spells_them(metrics: Metrics) -> None:
 
 
 def test_counters_begin_at_zero_so_that_the_first_event_has_a_rate(metrics: Metrics) -> None:
-    assert value(metrics, "windowkv_cache_lookups_total", tier="redis", result="corrupt") == 0
+    assert value(metrics, "windowkv_cache_lookups_total", tier="redis", result="stale") == 0
     assert value(metrics, "windowkv_tier_moves_total", **{"from": "device", "to": "redis"}) == 0
     assert value(metrics, "windowkv_evictions_total", tier="host", reason="ttl") == 0
 
@@ -209,39 +162,6 @@ def test_a_closed_endpoint_answers_no_more_and_may_be_closed_again(metrics: Metr
 def test_a_taken_port_is_an_error_at_start(metrics: Metrics) -> None:
     with serve_metrics(metrics.registry, 0) as endpoint, pytest.raises(OSError, match="in use"):
         serve_metrics(metrics.registry, endpoint.port)
-
-
-def feed_everything(metrics: Metrics) -> None:
-    """Call each method once, with values that move whatever they feed."""
-    requests, steps, tiers = metrics.requests, metrics.steps, metrics.tiers
-    tier_status = TierStatus(Tier.HOST, TierHealth.UP, capacity_bytes=100, used_bytes=10)
-    metrics.observe_status(EngineStatus(True, False, 0.1, 3, 4, (tier_status,)))
-    metrics.describe_build("1.0", "cpu")
-    metrics.describe_model(
-        ModelInfo("m", "d" * 64, "llama", 10, 100, 4, 2, 16, 16, "float32", 512, ("windowkv",))
-    )
-    requests.admitted("create", 0.1)
-    requests.token_after(0.01)
-    requests.created(CreateOutcome(CACHE, False, 10, 0.5, 0.1), Tier.HOST)
-    requests.answered(replace(USAGE, is_recomputed=True))
-    requests.selected(QuestionSelection.QUESTION)
-    requests.ended("generate", 1.0)
-    requests.cancelled("deadline")
-    requests.rejected(errors.QueueFull("full"))
-    steps.stepped("decode", 8, 0.01)
-    steps.faulted()
-    steps.set_staging(1024)
-    steps.compressed(CACHE, 0.01)
-    tiers.set_entries(Tier.HOST, num_entries=2, pinned_bytes=5)
-    tiers.looked_up(Tier.HOST, "hit")
-    tiers.moved(Tier.HOST, Tier.DEVICE, num_blocks=2, size_bytes=100, seconds=0.001)
-    tiers.evicted(Tier.HOST, "ttl")
-    tiers.checksum_failed(Tier.REDIS)
-    tiers.redis_failed("read")
-    tiers.breaker_moved("open")
-    metrics.grpc.started("/windowkv.v1.CacheService/GetCache", "unary")
-    metrics.grpc.handled("/windowkv.v1.CacheService/GetCache", "unary", "OK")
-    metrics.grpc.observe("/windowkv.v1.CacheService/GetCache", "unary", 0.01)
 
 
 def snapshot(metrics: Metrics) -> dict[str, list[tuple[object, float]]]:

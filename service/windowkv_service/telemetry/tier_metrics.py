@@ -1,26 +1,22 @@
-"""What each tier holds, finds, moves and loses."""
+"""What each tier holds, finds, moves and loses. From looked_up on: the cache's CacheEvents."""
 
 from __future__ import annotations
 
+from enum import Enum
 from itertools import permutations
-from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from windowkv_service.domain.results import Tier
+from windowkv_service.telemetry.logs import get_logger
 
-LookupResult = Literal["hit", "miss", "corrupt", "error"]
-EvictionReason = Literal["capacity", "ttl", "delete", "drain"]
-RedisOperation = Literal["read", "write", "delete", "expire", "ping"]
-BreakerState = Literal["closed", "half_open", "open"]
-
-LOOKUP_RESULTS = ("hit", "miss", "corrupt", "error")
-EVICTION_REASONS = ("capacity", "ttl", "delete", "drain")
-REDIS_OPERATIONS = ("read", "write", "delete", "expire", "ping")
-BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
+LOOKUP_OUTCOMES = ("hit", "miss", "stale", "error")
+EVICTION_REASONS = ("capacity", "ttl", "delete")
 
 # From one block out of host memory to a whole prompt out of a distant Redis.
 MOVE_BUCKETS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
+
+log = get_logger(__name__)
 
 
 class TierMetrics:
@@ -39,18 +35,18 @@ class TierMetrics:
         self._entries = Gauge("windowkv_tier_entries", "Entries a tier holds.", ["tier"], registry=registry)
         self._lookups = Counter(
             "windowkv_cache_lookups_total",
-            "Lookups of a tier. corrupt: the bytes were there and failed their checksum.",
+            "What was asked of a tier and what it had. stale: bytes that were wrong, and not served.",
             ["tier", "result"],
             registry=registry,
         )
         for tier in Tier:
-            for result in LOOKUP_RESULTS:
-                self._lookups.labels(tier.value, result)
+            for outcome in LOOKUP_OUTCOMES:
+                self._lookups.labels(tier.value, outcome)
 
     def _make_moves(self, registry: CollectorRegistry) -> None:
         ends = ["from", "to"]
         self._moves = Counter(
-            "windowkv_tier_moves_total", "Blocks copied between tiers.", ends, registry=registry
+            "windowkv_tier_moves_total", "Transfers between tiers.", ends, registry=registry
         )
         self._move_bytes = Counter(
             "windowkv_tier_move_bytes_total", "Bytes copied between tiers.", ends, registry=registry
@@ -68,11 +64,11 @@ class TierMetrics:
 
     def _make_losses(self, registry: CollectorRegistry) -> None:
         self._evictions = Counter(
-            "windowkv_evictions_total", "Entries that left a tier.", ["tier", "reason"], registry=registry
+            "windowkv_evictions_total", "What left a tier, and why.", ["tier", "reason"], registry=registry
         )
         self._checksum_failures = Counter(
             "windowkv_checksum_failures_total",
-            "Stored blocks that were short, corrupt, swapped or of another version. None of them was served.",
+            "Stored bytes that were short, corrupt, swapped or of another version. None was served.",
             ["tier"],
             registry=registry,
         )
@@ -82,16 +78,21 @@ class TierMetrics:
                 self._evictions.labels(tier.value, reason)
 
     def _make_redis(self, registry: CollectorRegistry) -> None:
+        self._redis_seconds = Histogram(
+            "windowkv_redis_op_seconds",
+            "One batch of commands to Redis.",
+            ["op"],
+            buckets=MOVE_BUCKETS,
+            registry=registry,
+        )
         self._redis_errors = Counter(
-            "windowkv_redis_errors_total", "Failed calls to Redis.", ["op"], registry=registry
+            "windowkv_redis_errors_total", "Failed batches.", ["op", "reason"], registry=registry
         )
         self._breaker = Gauge(
             "windowkv_redis_breaker_state",
-            "0 closed: Redis is used. 1 half open: it is being tried again. 2 open: it is left alone.",
+            "0 closed: Redis is used. 1 open: it is left alone until it answers again.",
             registry=registry,
         )
-        for operation in REDIS_OPERATIONS:
-            self._redis_errors.labels(operation)
 
     def set_bytes(self, tier: Tier, *, capacity_bytes: int, used_bytes: int) -> None:
         self._capacity.labels(tier.value).set(capacity_bytes)
@@ -101,23 +102,33 @@ class TierMetrics:
         self._entries.labels(tier.value).set(num_entries)
         self._pinned.labels(tier.value).set(pinned_bytes)
 
-    def looked_up(self, tier: Tier, result: LookupResult) -> None:
-        self._lookups.labels(tier.value, result).inc()
+    def looked_up(self, tier: Tier, outcome: Enum, count: int) -> None:
+        self._lookups.labels(tier.value, outcome.value).inc(count)
 
-    def moved(self, source: Tier, target: Tier, *, num_blocks: int, size_bytes: int, seconds: float) -> None:
+    def moved(self, source: Tier, target: Tier, size_bytes: int, seconds: float) -> None:
         ends = (source.value, target.value)
-        self._moves.labels(*ends).inc(num_blocks)
+        self._moves.labels(*ends).inc()
         self._move_bytes.labels(*ends).inc(size_bytes)
         self._move_seconds.labels(*ends).observe(seconds)
 
-    def evicted(self, tier: Tier, reason: EvictionReason) -> None:
-        self._evictions.labels(tier.value, reason).inc()
+    def evicted(self, tier: Tier, reason: Enum, count: int) -> None:
+        self._evictions.labels(tier.value, reason.value).inc(count)
 
-    def checksum_failed(self, tier: Tier) -> None:
+    def checksum_failed(self, tier: Tier, reason: str) -> None:
+        """The reason is for people: as a label its first occurrence would have no rate and so no alarm."""
         self._checksum_failures.labels(tier.value).inc()
+        log.warning("stored bytes are wrong and were not served", tier=tier.value, reason=reason)
 
-    def redis_failed(self, operation: RedisOperation) -> None:
-        self._redis_errors.labels(operation).inc()
+    def redis_timed(self, op: str, seconds: float) -> None:
+        self._redis_seconds.labels(op).observe(seconds)
 
-    def breaker_moved(self, state: BreakerState) -> None:
-        self._breaker.set(BREAKER_STATES[state])
+    def redis_failed(self, op: str, reason: str) -> None:
+        """op and reason come from the Redis tier's own short lists."""
+        self._redis_errors.labels(op, reason).inc()
+
+    def breaker_changed(self, is_open: bool) -> None:
+        self._breaker.set(is_open)
+        if is_open:
+            log.warning("redis is left alone: no spill, no restore, until it answers again")
+        else:
+            log.info("redis is used again")
