@@ -53,6 +53,11 @@ class QuantizedKeys:
     def size_bytes(self) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in (self.codes, self.low, self.step))
 
+    def head(self, head: int) -> QuantizedKeys:
+        """The keys of one head, a view: [n, 1, D]."""
+        codes, low, step = (tensor[:, head : head + 1] for tensor in (self.codes, self.low, self.step))
+        return QuantizedKeys(codes, low, step, self.bits, self.group_tokens)
+
     def to(self, device: torch.device | str) -> QuantizedKeys:
         codes, low, step = (tensor.to(device) for tensor in (self.codes, self.low, self.step))
         return QuantizedKeys(codes, low, step, self.bits, self.group_tokens)

@@ -39,10 +39,10 @@ def decode_attention(
 
 def visible_slots(key_positions: Tensor, query_positions: Tensor, sliding_window: int | None) -> Tensor:
     """Which slots each query sees: bool [B, m, T]."""
-    keys, queries = key_positions[:, None], query_positions[:, :, None]
-    visible = (keys >= 0) & (keys <= queries)
+    keys, queries = key_positions.unsqueeze(1), query_positions.unsqueeze(2)
+    visible = (keys <= queries).logical_and_(keys >= 0)
     if sliding_window is not None:
-        visible &= keys > queries - sliding_window
+        visible.logical_and_(keys > queries - sliding_window)
     return visible
 
 
@@ -50,13 +50,12 @@ def gather_kv(blocks: Tensor, place: int, block_table: Tensor, visible: Tensor) 
     """Keys and values of the tables, [B, Hkv, T, D] each. Slots that no query sees are zeroed: they may hold
     NaN, and 0 · NaN is NaN."""
     batch, num_kv_heads, head_dim = block_table.shape[0], blocks.shape[4], blocks.shape[5]
-    block_ids = block_table.flatten()
-    keys = (
-        blocks[:, place, 0].index_select(0, block_ids).view(-1, num_kv_heads * head_dim)
-    )  # [B · T, Hkv · D]
-    values = blocks[:, place, 1].index_select(0, block_ids).view(-1, num_kv_heads * head_dim)
-    unseen = (~visible.any(dim=1)).flatten().nonzero().flatten()
-    if unseen.numel():
+    block_ids, of_layer = block_table.flatten(), blocks[:, place]
+    keys = of_layer[:, 0].index_select(0, block_ids).view(-1, num_kv_heads * head_dim)  # [B · T, Hkv · D]
+    values = of_layer[:, 1].index_select(0, block_ids).view(-1, num_kv_heads * head_dim)
+    is_seen = visible[:, 0] if visible.shape[1] == 1 else visible.any(dim=1)
+    unseen = is_seen.logical_not().flatten().nonzero().flatten()
+    if unseen.shape[0]:
         keys.index_fill_(0, unseen, 0)
         values.index_fill_(0, unseen, 0)
     shape = (batch, -1, num_kv_heads, head_dim)

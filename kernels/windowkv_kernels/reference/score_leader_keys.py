@@ -18,11 +18,18 @@ def score_leader_keys(
     top_p: int | None,
     softcap: float | None,
 ) -> WindowScores:
-    if isinstance(keys, QuantizedKeys):
-        keys = dequantize_keys(keys, torch.float32)
-    num_tokens, num_kv_heads, _ = keys.shape
+    num_kv_heads = keys.num_kv_heads if isinstance(keys, QuantizedKeys) else keys.shape[1]
+    # One key head at a time: neither [H, m, n] nor the index in fp32 exists as a whole.
     per_head = [
-        token_scores(head_queries, keys[:, head], scale, softcap, is_causal=False)
+        token_scores(head_queries, head_keys(keys, head), scale, softcap, is_causal=False)
         for head, head_queries in enumerate(queries.chunk(num_kv_heads))
     ]
+    num_tokens = per_head[0].shape[1]
     return window_scores(torch.cat(per_head), window_size, top_p, num_tokens, queries.shape[1])
+
+
+def head_keys(keys: Tensor | QuantizedKeys, head: int) -> Tensor:
+    """One key head's keys: [n, D]."""
+    if isinstance(keys, QuantizedKeys):
+        return dequantize_keys(keys.head(head), torch.float32)[:, 0]
+    return keys[:, head]
