@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -12,8 +13,9 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from windowkv_service import errors
+from windowkv_service.cache.events import CacheEvents, Departure, Lookup, RedisOp
 from windowkv_service.domain.results import CreateOutcome, MissReason, Tier
-from windowkv_service.telemetry import Metrics, serve_metrics
+from windowkv_service.telemetry import Metrics, TierMetrics, serve_metrics
 
 BOUNDED_LABELS = {
     "tier",
@@ -137,7 +139,7 @@ def test_grpc_codes_are_spelled_as_go_spells_them(metrics: Metrics) -> None:
 
 
 def test_counters_begin_at_zero_so_that_the_first_event_has_a_rate(metrics: Metrics) -> None:
-    assert value(metrics, "windowkv_cache_lookups_total", tier="redis", result="stale") == 0
+    assert value(metrics, "windowkv_cache_lookups_total", tier="redis", result="corrupt") == 0
     assert value(metrics, "windowkv_tier_moves_total", **{"from": "device", "to": "redis"}) == 0
     assert value(metrics, "windowkv_evictions_total", tier="host", reason="ttl") == 0
 
@@ -148,6 +150,22 @@ def test_a_scrape_is_valid_exposition_text(metrics: Metrics) -> None:
     with serve_metrics(metrics.registry, 0) as endpoint:
         families = {family.name for family in text_string_to_metric_families(scrape(endpoint.port))}
     assert {"windowkv_requests_running", "windowkv_cache_lookups", "process_cpu_seconds"} <= families
+
+
+@pytest.mark.parametrize("name", [name for name in vars(CacheEvents) if not name.startswith("_")])
+def test_the_tiers_metrics_take_every_event_of_the_cache(name: str) -> None:
+    told, heard = (inspect.signature(getattr(one, name)).parameters for one in (CacheEvents, TierMetrics))
+    assert list(told) == list(heard)
+
+
+def test_every_word_of_the_cache_has_its_series_from_the_beginning(metrics: Metrics) -> None:
+    for tier in Tier:
+        for outcome in Lookup:
+            assert value(metrics, "windowkv_cache_lookups_total", tier=tier.value, result=outcome.value) == 0
+        for reason in Departure:
+            assert value(metrics, "windowkv_evictions_total", tier=tier.value, reason=reason.value) == 0
+    for op in RedisOp:
+        assert value(metrics, "windowkv_redis_op_seconds_count", op=op.value) == 0
 
 
 def test_a_closed_endpoint_answers_no_more_and_may_be_closed_again(metrics: Metrics) -> None:

