@@ -55,6 +55,10 @@ class Namespace:
     def manifest(self, cache_id: str) -> Address:
         return self._address(b"manifest", cache_id.encode())
 
+    def listing(self) -> Address:
+        """Where the tenant's manifests of this model are listed."""
+        return self._address(b"listing")
+
     def cache_id(self, token_ids: Sequence[int], compression: Compression) -> str:
         """The same prompt compressed the same way has the same name on every worker; 40 lower-case hex digits.
 

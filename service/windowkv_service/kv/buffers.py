@@ -62,7 +62,8 @@ class Staging:
         own_rows = {layer: row for row, layer in enumerate(owning)}
         self.rows = {layer: own_rows[owner] for layer, owner in enumerate(layout.owners)}
         shape = (len(owning), 2, capacity, layout.num_kv_heads, layout.head_dim)
-        self.tensor = torch.empty(shape, dtype=dtype, device=device)
+        # zeros: what a sliding layer does not see is never written, and must not be NaN behind its mask
+        self.tensor = torch.zeros(shape, dtype=dtype, device=device)
 
     @property
     def size_bytes(self) -> int:

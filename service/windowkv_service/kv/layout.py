@@ -92,8 +92,14 @@ class KVLayout:
         return num_tokens * self.bytes_per_token
 
     def full_windows(self, group: KVGroup, num_tokens: int) -> range:
-        """The windows that a full cache of num_tokens needs on the device: all, or those a sliding layer still sees."""
+        """The windows that a full cache of num_tokens consists of: all, or those that a sliding layer still sees from
+        the end of the last whole window on, which is where a longer prompt continues."""
         end = self.num_windows(num_tokens)
         if group.sliding_window is None:
             return range(end)
-        return range(max(0, num_tokens - group.sliding_window) // self.window_size, end)
+        return range(max(0, num_tokens // self.window_size - self.reach(group)), end)
+
+    def reach(self, group: KVGroup) -> int:
+        """How many windows back a sliding layer sees."""
+        assert group.sliding_window is not None
+        return ceil(group.sliding_window / self.window_size)

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 from grpc import aio
@@ -28,8 +28,9 @@ from windowkv_service.rpc.call import (
 from windowkv_service.rpc.status import DETAILS_KEY, rich_status, status_code
 from windowkv_service.telemetry import get_logger, request_context
 
-Handler = grpc.RpcMethodHandler[Any, Any]
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
+# Quoted: grpc's classes are generic for type checkers only.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
 
 HEALTH = "/grpc.health.v1.Health/"
 FAULTS = ("INTERNAL", "DATA_LOSS", "UNKNOWN")  # ours to look into

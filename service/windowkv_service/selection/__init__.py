@@ -25,7 +25,9 @@ __all__ = [
 ]
 
 
-def selectors(profile: QuestionProfile) -> dict[str, Selector]:
-    """Every method by its name. profile: the model's; its leaders also lead our own choice at prefill."""
-    methods: list[Selector] = [WindowKV(leaders=profile.leaders), published(), Full(), Random(), Streaming()]
+def selectors(profile: QuestionProfile | None) -> dict[str, Selector]:
+    """Every method by its name. profile: the model's; its leaders also lead our own choice at prefill. None: a model
+    in which nothing can be selected."""
+    leaders = () if profile is None else profile.leaders
+    methods: list[Selector] = [WindowKV(leaders=leaders), published(), Full(), Random(), Streaming()]
     return {method.name: method for method in methods}

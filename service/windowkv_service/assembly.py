@@ -1,0 +1,137 @@
+"""The only place that knows every room: builds the parts from the settings and hands each what it needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
+
+from windowkv_service.cache.block_pool import BlockPool
+from windowkv_service.cache.store import PrefixStore
+from windowkv_service.cache.tiers.host import HostTier
+from windowkv_service.cache.tiers.redis import RedisTier
+from windowkv_service.cache.transfers import Transfers
+from windowkv_service.config import Settings
+from windowkv_service.domain.results import ModelInfo
+from windowkv_service.engine.device import DeviceTier
+from windowkv_service.engine.engine import Engine
+from windowkv_service.engine.mailbox import Inbox
+from windowkv_service.engine.resources import Limits, Resources
+from windowkv_service.kv.buffers import Arenas
+from windowkv_service.kv.snapshot import dtype_name
+from windowkv_service.model.loader import LoadedModel, ModelOptions, load
+from windowkv_service.model.runner import Runner
+from windowkv_service.rpc.server import Server, ServerSettings
+from windowkv_service.rpc.tls import TlsFiles
+from windowkv_service.selection import QuestionProfile, default_profile, load_profile, selectors
+from windowkv_service.telemetry import Metrics, get_logger
+
+log = get_logger(__name__)
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A worker, assembled and not yet started."""
+
+    engine: Engine
+    server: Server
+    metrics: Metrics
+
+
+def assemble(settings: Settings, clock: Clock = time.time) -> Service:
+    """Load the model and build everything around it. Raises UnsupportedModel with the reason."""
+    if settings.num_threads:
+        torch.set_num_threads(settings.num_threads)
+    metrics = Metrics()
+    resources, inbox = build_resources(settings, metrics, clock)
+    engine = Engine(resources, inbox)
+    server = Server(engine, resources.model.tokenizer, _server_settings(settings), metrics.grpc)
+    metrics.describe_build(version("windowkv"), str(resources.model.device))
+    metrics.describe_model(resources.info)
+    if settings.has_development_secret:
+        log.warning("development secret in use", advice="set WINDOWKV_SECRET where tenants must not guess addresses")
+    return Service(engine, server, metrics)
+
+
+def build_resources(settings: Settings, metrics: Metrics, clock: Clock = time.time) -> tuple[Resources, Inbox]:
+    """The engine's parts. The inbox comes along: transfers wake the worker through it."""
+    options = ModelOptions(
+        settings.model, settings.device, settings.dtype, settings.window_size, settings.group_size
+    )
+    model = load(options)
+    num_blocks = Arenas.blocks_that_fit(model.layout, settings.device_tier_bytes)
+    arenas = Arenas(model.layout, num_blocks, dtype=model.dtype, device=model.device)
+    pools = {arena: BlockPool(count) for arena, count in num_blocks.items()}
+    inbox, profile = Inbox(), _profile(model)
+    host = HostTier(settings.host_tier_bytes, clock)
+    redis = None if settings.redis_url is None else RedisTier(settings.redis_url, load_budget_s=settings.load_budget_s)
+    max_pending_bytes = settings.host_tier_bytes // 4
+    transfers = Transfers(host, redis, max_pending_bytes=max_pending_bytes, num_threads=2, wake=inbox.wake)
+    methods = selectors(profile)
+    resources = Resources(
+        model=model,
+        info=_info(model, tuple(methods)),
+        runner=Runner(model.module, model.layout, arenas, model.device),
+        device=DeviceTier(arenas, pools, clock),
+        store=PrefixStore(clock, pools),
+        transfers=transfers,
+        selectors=methods,
+        profile=profile,
+        metrics=metrics,
+        limits=_limits(settings),
+        secret=settings.secret.get_secret_value().encode(),
+        tiers=[host] if redis is None else [host, redis],
+        clock=clock,
+    )
+    return resources, inbox
+
+
+def _profile(model: LoadedModel) -> QuestionProfile | None:
+    """Calibrated leaders where the model's directory has them, else the rule; none where nothing is selectable."""
+    if not model.layout.selectable_groups:
+        return None
+    profile = load_profile(model.directory, model.layout)
+    if profile is None:
+        log.warning("no question profile", model=model.name, advice="calibrate the leaders for better selections")
+    return profile or default_profile(model.layout)
+
+
+def _info(model: LoadedModel, methods: tuple[str, ...]) -> ModelInfo:
+    return ModelInfo(
+        name=model.name,
+        digest=model.digest.hex(),
+        architecture=model.architecture,
+        vocab_size=model.vocab_size,
+        max_tokens=model.max_tokens,
+        num_layers=model.num_layers,
+        num_kv_heads=model.layout.num_kv_heads,
+        head_dim=model.layout.head_dim,
+        window_size=model.layout.window_size,
+        dtype=dtype_name(model.dtype),
+        kv_bytes_per_token=model.layout.bytes_per_token,
+        methods=methods,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        chunk_tokens=settings.chunk_tokens,
+        max_running=settings.max_running,
+        max_waiting=settings.max_waiting,
+        load_budget_s=settings.load_budget_s,
+        default_ttl_s=settings.default_ttl_s,
+        max_ttl_s=settings.max_ttl_s,
+    )
+
+
+def _server_settings(settings: Settings) -> ServerSettings:
+    tls = None
+    if settings.tls_cert_file is not None and settings.tls_key_file is not None:
+        tls = TlsFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+    return ServerSettings(
+        listen=settings.listen, tls=tls, tokens=settings.tokens(), has_reflection=settings.reflection
+    )

@@ -1,0 +1,1 @@
+"""The conductor: takes requests, walks each through cache, selection and model, and answers."""

@@ -1,0 +1,110 @@
+"""DECODE: a cached prompt and a question go in, an answer streams out. Nothing is remembered of the caller between calls.
+
+A question on a compressed cache whose windows are all kept below runs twice. The first pass only listens: at the leader
+layers its queries score every window against the leader keys. The chosen windows become this question's block table,
+what is missing is fetched beside the engine, and the second pass answers.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from windowkv_service.domain.requests import GenerateRequest
+from windowkv_service.domain.results import GenerateChunk, Usage
+from windowkv_service.engine.ground import ground_on_cache, ground_on_prompt
+from windowkv_service.engine.question import Question, choose_ground
+from windowkv_service.engine.resources import Resources
+from windowkv_service.engine.sequence import Decoding, Emit, Sequence
+from windowkv_service.engine.task import TURN, Until, Walk
+from windowkv_service.engine.text import AnswerText
+from windowkv_service.model.sampler import SamplerState, sample
+
+
+@dataclass
+class Stopwatch:
+    submitted: float = field(default_factory=time.monotonic)
+    admitted: float = 0.0
+
+    @property
+    def queue_s(self) -> float:
+        return self.admitted - self.submitted
+
+
+def answer(resources: Resources, request: GenerateRequest, fresh_seed: int, emit: Emit) -> Walk[GenerateChunk]:
+    """The whole answer; returns its last chunk, which carries the finish reason and the usage."""
+    resources.check_tokens(request.token_ids, may_be_empty=request.cache is not None)
+    watch = Stopwatch()
+    while resources.num_answering >= resources.limits.max_running:
+        yield Until(lambda: resources.num_answering < resources.limits.max_running)
+    resources.num_answering += 1
+    watch.admitted = time.monotonic()
+    try:
+        return (yield from _answer(resources, request, emit, watch, fresh_seed))
+    finally:
+        resources.num_answering -= 1
+
+
+def _answer(
+    resources: Resources, request: GenerateRequest, emit: Emit, watch: Stopwatch, fresh_seed: int
+) -> Walk[GenerateChunk]:
+    on_cache = request.cache is not None
+    ground = yield from (ground_on_cache if on_cache else ground_on_prompt)(resources, request)
+    try:
+        question = Question(ground, request.token_ids if on_cache else request.token_ids[-1:])
+        resources.check_length(question.num_prompt + 1)
+        longest = min(request.sampling.max_tokens, resources.model.max_tokens - question.num_prompt)
+        yield from question.take_tail(resources, longest)
+        try:
+            yield from choose_ground(resources, request, question)
+            sequence = yield from _speak(resources, request, question, emit, longest, fresh_seed)
+        finally:
+            question.release_tail(resources)
+        usage = _usage(question, sequence, watch)
+    finally:
+        ground.release(resources)
+    resources.metrics.requests.answered(usage)
+    index, rest = sequence.num_generated, sequence.rest_of_text()
+    return GenerateChunk(index, rest, (), finish_reason=sequence.finish_reason, usage=usage)
+
+
+def _speak(
+    resources: Resources, request: GenerateRequest, question: Question, emit: Emit, longest: int, fresh_seed: int
+) -> Walk[Sequence]:
+    """The answering pass over the chosen windows, then one token per step with the batch."""
+    tables = question.tables(resources)
+    eos_ids = resources.model.eos_ids
+    sampler = SamplerState.make(request.sampling, question.prompt_ids, eos_ids, fresh_seed=fresh_seed)
+    text = AnswerText(resources.model.tokenizer.stream(), request.sampling.stop)
+    sequence = Sequence(tables, sampler, text, emit, num_prompt=question.num_prompt, max_tokens=longest)
+    for first, ids, positions in question.chunks(resources):
+        yield TURN
+        logits = resources.runner.logits(ids, positions, tables.rows(first, first + ids.shape[1]))
+    sequence.accept(sample(logits, [sampler])[0])
+    if sequence.finish_reason is None:
+        yield Decoding(sequence)
+    return sequence
+
+
+def _usage(question: Question, sequence: Sequence, watch: Stopwatch) -> Usage:
+    ground, report = question.ground, question.ground.report
+    assert sequence.first_token_time is not None
+    is_cached = ground.entry is not None or ground.num_cached > 0
+    index_bytes = 0 if ground.index is None else ground.index.size_bytes
+    return Usage(
+        prompt_tokens=question.num_prompt,
+        cached_tokens=ground.num_cached,
+        kept_tokens=ground.prompt.count_kept(ground.claim.windows),
+        generated_tokens=sequence.num_generated,
+        source_tier=report.farthest if is_cached else None,
+        miss_reason=report.miss_reason,
+        diverged_at=ground.diverged_at,
+        fidelity=ground.fidelity,
+        time_to_first_token_s=sequence.first_token_time - watch.submitted,
+        queue_s=watch.queue_s,
+        blocks_fetched=report.num_blocks,
+        bytes_fetched=report.num_bytes,
+        fetch_s=report.seconds,
+        device_bytes=ground.prompt.block_bytes(ground.claim.windows) + index_bytes,
+        is_recomputed=report.is_recomputed,
+    )

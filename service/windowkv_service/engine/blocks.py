@@ -1,0 +1,173 @@
+"""Bringing a prompt's windows onto the device: shared where they are, fetched from below, or computed again."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+import windowkv_kernels as kernels
+from windowkv_service.cache.entry import PlacedBlock
+from windowkv_service.cache.frame import Frame, FrameKind
+from windowkv_service.cache.tiers.base import Miss
+from windowkv_service.cache.jobs import Fetched
+from windowkv_service.domain.keys import Address
+from windowkv_service.domain.results import MissReason, Tier
+from windowkv_service.engine.prompt import Blocks, Prompt, Windows
+from windowkv_service.engine.resources import Resources, finished
+from windowkv_service.engine.task import Walk
+from windowkv_service.kv.buffers import Staging
+from windowkv_service.kv.layout import KVGroup
+
+Place = tuple[KVGroup, int]  # a group and the place of a window in its list
+
+
+@dataclass
+class FetchReport:
+    """What had to be moved for one request. farthest: the lowest tier that served a byte."""
+
+    num_blocks: int = 0
+    num_bytes: int = 0
+    seconds: float = 0.0
+    farthest: Tier = Tier.DEVICE
+    miss_reason: MissReason | None = None
+    is_recomputed: bool = False
+
+    def add(self, fetched: Fetched, seconds: float) -> None:
+        self.seconds += seconds
+        for found, source in zip(fetched.found, fetched.sources, strict=True):
+            if isinstance(found, Miss):
+                continue
+            self.num_blocks += 1
+            self.num_bytes += found.payload.nbytes
+            if source is Tier.REDIS or (source is Tier.HOST and self.farthest is Tier.DEVICE):
+                self.farthest = source
+
+
+def fetch(
+    resources: Resources, addresses: Sequence[Address], kind: FrameKind, report: FetchReport
+) -> Walk[Fetched]:
+    """Frames or misses from the tiers below, within the load budget, while others go on."""
+    started = time.monotonic()
+    job = resources.transfers.submit_fetch(addresses, kind, budget_s=resources.limits.load_budget_s)
+    fetched = yield from finished(job)
+    report.add(fetched, time.monotonic() - started)
+    return fetched
+
+
+class Claim:
+    """Blocks of one prompt's windows, retained for whoever holds the claim; release gives them back."""
+
+    def __init__(self, resources: Resources, prompt: Prompt, windows: Windows) -> None:
+        """Shares every block that the device has; the others are `missing` until they are filled."""
+        self._device = resources.device
+        self.prompt = prompt
+        self.windows = windows
+        self._ids: list[list[int | None]] = [
+            [resources.device.share(group, prompt.address(group, window)) for window in windows[group.index]]
+            for group in prompt.layout.groups
+        ]
+
+    @property
+    def blocks(self) -> Blocks:
+        assert not self.missing(), "a claim is read when all of it is there"
+        return [[block_id for block_id in ids if block_id is not None] for ids in self._ids]
+
+    def placed(self) -> tuple[tuple[PlacedBlock, ...], ...]:
+        """The blocks with their arenas, for an entry that takes them over from the claim."""
+        arenas = [self._device.arenas.arena_of(group) for group in self.prompt.layout.groups]
+        return tuple(tuple((arena, one) for one in ids) for arena, ids in zip(arenas, self.blocks, strict=True))
+
+    def missing(self) -> list[Place]:
+        return [
+            (group, place)
+            for group in self.prompt.layout.groups
+            for place, block_id in enumerate(self._ids[group.index])
+            if block_id is None
+        ]
+
+    def address(self, place: Place) -> Address:
+        group, number = place
+        return self.prompt.address(group, self.windows[group.index][number])
+
+    def take(self, resources: Resources) -> Walk[dict[int, list[int]]]:
+        """Private blocks for all that is missing, by arena; they are the caller's until filled in."""
+        needs = Counter(self._device.arenas.arena_of(group) for group, _ in self.missing())
+        return (yield from resources.take_blocks(needs))
+
+    def fill_from(self, frames: dict[Place, Frame], taken: dict[int, list[int]]) -> None:
+        """Write fetched blocks; what does not fit its place stays missing."""
+        for (group, number), frame in frames.items():
+            spare = taken[self._device.arenas.arena_of(group)]
+            if self._device.write(group, spare[-1], frame):
+                self._ids[group.index][number] = spare.pop()
+
+    def fill_staged(self, staging: Staging, taken: dict[int, list[int]]) -> None:
+        """Copy all that is missing from a prefilled prompt, one gather per group."""
+        for group in self.prompt.layout.groups:
+            numbers = [number for other, number in self.missing() if other is group]
+            if not numbers:
+                continue
+            spare = taken[self._device.arenas.arena_of(group)]
+            block_ids = [spare.pop() for _ in numbers]
+            self._gather(staging, group, numbers, block_ids)
+            for number, block_id in zip(numbers, block_ids, strict=True):
+                self._device.pool(group).bind(block_id, self.address((group, number)))
+                self._ids[group.index][number] = block_id
+
+    def _gather(self, staging: Staging, group: KVGroup, numbers: list[int], block_ids: list[int]) -> None:
+        device = staging.tensor.device
+        kernels.gather_windows(
+            staging.tensor,
+            [staging.rows[layer] for layer in group.layers],
+            torch.tensor([self.windows[group.index][number] for number in numbers], device=device),
+            self.prompt.num_tokens,
+            self._device.arenas.of(group),
+            torch.tensor(block_ids, device=device),
+        )
+
+    def release(self) -> None:
+        for group, ids in zip(self.prompt.layout.groups, self._ids, strict=True):
+            self._device.pool(group).release([block_id for block_id in ids if block_id is not None])
+        self._ids = [[] for _ in self._ids]
+
+
+def claim_staged(resources: Resources, prompt: Prompt, windows: Windows, staging: Staging) -> Walk[Claim]:
+    """The windows of a prompt that has just been prefilled."""
+    claim = Claim(resources, prompt, windows)
+    try:
+        taken = yield from claim.take(resources)
+        claim.fill_staged(staging, taken)
+    except BaseException:
+        claim.release()
+        raise
+    return claim
+
+
+def claim_stored(resources: Resources, prompt: Prompt, windows: Windows, report: FetchReport) -> Walk[Claim]:
+    """The windows of a cached prompt: what the device lacks is fetched. What is lost stays missing in the claim."""
+    claim = Claim(resources, prompt, windows)
+    try:
+        if claim.missing():
+            yield from _fetch_missing(resources, claim, report)
+    except BaseException:
+        claim.release()
+        raise
+    return claim
+
+
+def _fetch_missing(resources: Resources, claim: Claim, report: FetchReport) -> Walk[None]:
+    taken = yield from claim.take(resources)
+    try:
+        places = claim.missing()
+        addresses = [claim.address(place) for place in places]
+        fetched = yield from fetch(resources, addresses, FrameKind.BLOCK, report)
+        report.miss_reason = next((one.reason for one in fetched.found if isinstance(one, Miss)), report.miss_reason)
+        found = {place: frame for place, frame in zip(places, fetched.found, strict=True) if isinstance(frame, Frame)}
+        claim.fill_from(found, taken)
+    finally:
+        for arena, spare in taken.items():
+            resources.device.pools[arena].release(spare)

@@ -1,0 +1,121 @@
+"""CREATE: a prompt gets a name. The same prompt, compressed the same way, is prefilled once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from windowkv_service.cache.entry import Entry
+from windowkv_service.cache.store import Presence
+from windowkv_service.cache.jobs import Job, Spilled
+from windowkv_service.domain.requests import CreateRequest, Durability, Retention
+from windowkv_service.domain.results import CreateOutcome, PrefillProgress, Tier
+from windowkv_service.engine.blocks import FetchReport
+from windowkv_service.engine.entries import adopt, info, landed, manifest_of, spread
+from windowkv_service.engine.prefill import Prefilled, prefill
+from windowkv_service.engine.prompt import Prompt
+from windowkv_service.engine.resources import Resources, finished
+from windowkv_service.engine.task import Walk
+from windowkv_service.errors import TierDown, UnknownMethod
+
+OnProgress = Callable[[PrefillProgress], None]
+
+
+def create(resources: Resources, request: CreateRequest, on_progress: OnProgress) -> Walk[CreateOutcome]:
+    """A hit when the cache exists, here or below; else a prefill. Answers once it is as durable as was asked."""
+    resources.check_tokens(request.token_ids)
+    if request.compression.method not in resources.selectors:
+        known = ", ".join(sorted(resources.selectors))
+        message = f"unknown compression method {request.compression.method!r}; known: {known}"
+        raise UnknownMethod(message, field="compression.method")
+    prompt = Prompt(request.token_ids, resources.namespace(request.tenant), resources.model.layout)
+    cache_id = prompt.namespace.cache_id(request.token_ids, request.compression)
+    submitted = time.monotonic()
+    entry = yield from _known(resources, request.tenant, cache_id)
+    if entry is not None:
+        return _hit(resources, request, entry, time.monotonic() - submitted)
+    resources.store.reserve(cache_id)
+    try:
+        report = FetchReport()
+        done = yield from prefill(resources, prompt, request.compression, report, on_progress)
+        entry = _record(resources, request, prompt, cache_id, done)
+        resources.store.publish(entry)
+    except BaseException:
+        resources.store.abandon(cache_id)
+        raise
+    ttl_s = entry.expire_time - entry.create_time
+    job = resources.transfers.submit_spill(done.frames, manifest=manifest_of(resources, entry), ttl_s=ttl_s)
+    resources.follow(job, entry)
+    yield from _durable(job, request.durability)
+    outcome = CreateOutcome(info(resources, entry), False, done.num_reused, done.prefill_s, done.queue_s)
+    resources.metrics.requests.created(outcome, report.farthest if done.num_reused else None)
+    resources.metrics.steps.compressed(outcome.cache, done.compress_s)
+    return outcome
+
+
+def _known(resources: Resources, tenant: str, cache_id: str) -> Walk[Entry | None]:
+    if (yield from landed(resources, cache_id)) is Presence.PRESENT:
+        return resources.store.entry(cache_id)
+    entry = yield from adopt(resources, tenant, cache_id)
+    if entry is None and (yield from landed(resources, cache_id)) is Presence.PRESENT:
+        return resources.store.entry(cache_id)  # somebody else was quicker
+    return entry
+
+
+def _hit(resources: Resources, request: CreateRequest, entry: Entry, queue_s: float) -> CreateOutcome:
+    """Creating again renews: the longer life wins, and what the caller names is taken over."""
+    expire_time = resources.clock() + resources.limits.ttl(request.ttl_s)
+    resources.store.update(
+        entry,
+        expire_time=max(expire_time, entry.expire_time),
+        pinned=request.pinned or None,
+        display_name=request.display_name or None,
+        labels=request.labels or None,
+        alias=request.alias or None,
+    )
+    resources.store.hit(entry)
+    spread(resources, entry)
+    return CreateOutcome(info(resources, entry), True, entry.token_count, 0.0, queue_s)
+
+
+def _record(
+    resources: Resources, request: CreateRequest, prompt: Prompt, cache_id: str, done: Prefilled
+) -> Entry:
+    """The books' record of what prefill made; the entry takes over the claim's blocks."""
+    now = resources.clock()
+    retained = prompt.all_windows() if request.compression.retention is Retention.FULL else done.selection.windows
+    index_bytes = 0 if done.index is None else done.index.size_bytes
+    entry = Entry(
+        cache_id=cache_id,
+        tenant=request.tenant,
+        token_ids=request.token_ids,
+        compression=request.compression,
+        window_size=prompt.layout.window_size,
+        windows=tuple(tuple(row) for row in done.selection.windows),
+        retained=tuple(tuple(row) for row in retained),
+        create_time=now,
+        expire_time=now + resources.limits.ttl(request.ttl_s),
+        display_name=request.display_name,
+        labels=dict(request.labels),
+        alias=request.alias,
+        pinned=request.pinned,
+        fidelity=done.selection.fidelity,
+        full_bytes=prompt.layout.full_bytes(prompt.num_tokens),
+        stored_bytes=prompt.block_bytes(done.selection.windows) + index_bytes,
+        index_bytes=index_bytes,
+        profile_digest=b"" if done.index is None else done.index.profile.digest,
+        index_pieces=() if done.index is None else done.index.pieces,
+    )
+    entry.locate(prompt.namespace, prompt.chain)
+    entry.blocks = done.claim.placed()
+    entry.index = done.index
+    return entry
+
+
+def _durable(job: Job[Spilled], durability: Durability) -> Walk[None]:
+    """Wait until the tier that was asked for has acknowledged."""
+    if durability is Durability.DEVICE:
+        return
+    spilled = yield from finished(job)
+    if Tier(durability.value) not in spilled.tiers:
+        raise TierDown(f"{durability.value} did not acknowledge the cache; it is kept above", retry_after_s=1.0)

@@ -1,0 +1,206 @@
+"""Entries: found by name here or below, brought back to the device, described, changed and dropped."""
+
+from __future__ import annotations
+
+from windowkv_service.cache.entry import Entry
+from windowkv_service.cache.frame import Frame, FrameCorrupt, FrameKind
+from windowkv_service.cache import manifest
+from windowkv_service.cache.store import Presence
+from windowkv_service.cache.jobs import ManifestRef, ManifestWrite
+from windowkv_service.domain.keys import Namespace
+from windowkv_service.domain.requests import ListRequest, Retention, UpdateRequest
+from windowkv_service.domain.results import CacheInfo, CachePage, CacheState, DeleteReceipt, Tier
+from windowkv_service.engine.blocks import Claim, FetchReport, claim_stored, fetch
+from windowkv_service.engine.index import LeaderIndex, assemble_index, index_addresses
+from windowkv_service.engine.prefill import prefill_again, rebuild_index
+from windowkv_service.engine.prompt import Prompt, Windows
+from windowkv_service.engine.resources import Resources, finished
+from windowkv_service.engine.task import Until, Walk
+from windowkv_service.errors import CacheNotFound
+from windowkv_service.telemetry import get_logger
+
+log = get_logger(__name__)
+
+
+def prompt_of(resources: Resources, entry: Entry) -> Prompt:
+    return Prompt(entry.token_ids, resources.namespace(entry.tenant), resources.model.layout)
+
+
+def find(resources: Resources, tenant: str, name: str) -> Walk[Entry]:
+    """The entry of a name: in the books, being prefilled, or known to Redis. Raises CacheNotFound."""
+    cache_id = name.removeprefix("caches/")
+    yield from landed(resources, cache_id)
+    try:
+        return resources.store.get(tenant, name)
+    except CacheNotFound:
+        if name.startswith("caches/"):
+            yield from adopt(resources, tenant, cache_id)
+        else:
+            yield from adopt_all(resources, tenant)
+    return resources.store.get(tenant, name)
+
+
+def landed(resources: Resources, cache_id: str) -> Walk[Presence]:
+    """Whether it is there, once nobody is prefilling it any more."""
+    while (presence := resources.store.lookup(cache_id)) is Presence.IN_FLIGHT:
+        yield Until(lambda: resources.store.lookup(cache_id) is not Presence.IN_FLIGHT)
+    return presence
+
+
+def adopt(resources: Resources, tenant: str, cache_id: str) -> Walk[Entry | None]:
+    """Take in what another worker, or this one before its restart, left in Redis under this identity."""
+    namespace = resources.namespace(tenant)
+    frame = yield from finished(resources.transfers.submit_manifest(namespace.manifest(cache_id)))
+    return _take_in(resources, namespace, tenant, frame) if isinstance(frame, Frame) else None
+
+
+def adopt_all(resources: Resources, tenant: str) -> Walk[None]:
+    namespace = resources.namespace(tenant)
+    for frame in (yield from finished(resources.transfers.submit_manifests(namespace.listing()))):
+        _take_in(resources, namespace, tenant, frame)
+
+
+def _take_in(resources: Resources, namespace: Namespace, tenant: str, frame: Frame) -> Entry | None:
+    """Only an entry that is this tenant's, of this model, and not past its time."""
+    try:
+        entry = manifest.read(frame, namespace, len(resources.model.layout.groups))
+    except FrameCorrupt as fault:
+        log.warning("manifest_refused", reason=fault.reason)
+        return None
+    if entry.tenant != tenant or entry.expire_time <= resources.clock() or resources.store.lookup(entry.cache_id) is Presence.IN_FLIGHT:
+        return None
+    return resources.store.adopt(entry)
+
+
+def make_resident(resources: Resources, entry: Entry, report: FetchReport) -> Walk[None]:
+    """Bring an evicted or adopted entry's windows and leader keys back to the device."""
+    if entry.is_resident:
+        return
+    prompt = prompt_of(resources, entry)
+    claim = yield from claim_windows(resources, entry, prompt, entry.windows, report)
+    try:
+        index = yield from _restore_index(resources, entry, prompt, report)
+    except BaseException:
+        claim.release()
+        raise
+    if entry.is_resident:  # somebody else was quicker
+        claim.release()
+        return
+    index_bytes = 0 if index is None else index.size_bytes
+    resources.store.restore(entry, claim.placed(), index, index_bytes)
+    entry.stored_bytes = prompt.block_bytes(entry.windows) + index_bytes
+
+
+def _restore_index(resources: Resources, entry: Entry, prompt: Prompt, report: FetchReport) -> Walk[LeaderIndex | None]:
+    """From its pieces; where they are lost, or of other leaders than today's, from the prompt itself."""
+    if not entry.profile_digest or resources.profile is None:
+        return None
+    if entry.profile_digest == resources.profile.digest:
+        addresses = index_addresses(prompt, resources.profile)
+        fetched = yield from fetch(resources, addresses, FrameKind.INDEX, report)
+        frames = [frame for frame in fetched.found if isinstance(frame, Frame)]
+        index = assemble_index(prompt, resources.profile, frames, resources.model.device)
+        if index is not None:
+            return index
+    report.is_recomputed = True
+    return (yield from rebuild_index(resources, prompt, report, _seconds_left(resources, entry)))
+
+
+def claim_windows(
+    resources: Resources, entry: Entry, prompt: Prompt, windows: Windows, report: FetchReport
+) -> Walk[Claim]:
+    """The windows from wherever they are, computed again where they are lost: bytes that are right, or none."""
+    claim = yield from claim_stored(resources, prompt, windows, report)
+    if not claim.missing():
+        return claim
+    claim.release()
+    report.is_recomputed = True
+    ttl_s = _seconds_left(resources, entry)
+    retained = prompt.all_windows() if entry.compression.retention is Retention.FULL else entry.windows
+    return (yield from prefill_again(resources, prompt, windows, retained, report, ttl_s))
+
+
+def _seconds_left(resources: Resources, entry: Entry) -> float:
+    return max(1.0, entry.expire_time - resources.clock())
+
+
+def manifest_of(resources: Resources, entry: Entry) -> ManifestWrite:
+    return ManifestWrite(resources.namespace(entry.tenant).listing(), manifest.write(entry))
+
+
+def describe(resources: Resources, tenant: str, name: str) -> Walk[CacheInfo]:
+    return info(resources, (yield from find(resources, tenant, name)))
+
+
+def list_page(resources: Resources, request: ListRequest) -> Walk[CachePage]:
+    yield from adopt_all(resources, request.tenant)
+    entries, next_page_token = resources.store.list(request)
+    return CachePage(tuple(info(resources, entry) for entry in entries), next_page_token)
+
+
+def update(resources: Resources, request: UpdateRequest) -> Walk[CacheInfo]:
+    """Change what may change, here and in the manifest below."""
+    entry = yield from find(resources, request.tenant, request.name)
+    expire_time = None if request.ttl_s is None else resources.clock() + resources.limits.ttl(request.ttl_s)
+    resources.store.update(
+        entry,
+        expire_time=expire_time,
+        pinned=request.pinned,
+        display_name=request.display_name,
+        labels=request.labels,
+        alias=request.alias,
+    )
+    spread(resources, entry)
+    return info(resources, entry)
+
+
+def spread(resources: Resources, entry: Entry) -> None:
+    """Let the tiers below know the entry's new facts, and let its blocks live as long as it does."""
+    ttl_s = _seconds_left(resources, entry)
+    resources.transfers.submit_extend(entry.addresses, ttl_s)
+    resources.transfers.submit_spill([], manifest=manifest_of(resources, entry), ttl_s=ttl_s)
+
+
+def delete(resources: Resources, tenant: str, name: str) -> Walk[DeleteReceipt]:
+    """Forget it in every tier. Running answers finish on the blocks that they hold."""
+    entry = yield from find(resources, tenant, name)
+    reference = ManifestRef(resources.namespace(tenant).listing(), entry.manifest_address)
+    orphans = resources.store.drop(entry)
+    return (yield from finished(resources.transfers.submit_drop(orphans, reference)))
+
+
+def info(resources: Resources, entry: Entry) -> CacheInfo:
+    """The entry as callers see it."""
+    return CacheInfo(
+        name=entry.name,
+        model=resources.info.name,
+        state=CacheState.READY,
+        compression=entry.compression,
+        token_count=entry.token_count,
+        kept_token_count=prompt_of(resources, entry).count_kept(entry.windows),
+        full_bytes=entry.full_bytes,
+        stored_bytes=entry.stored_bytes if entry.is_resident else 0,
+        index_bytes=entry.index_bytes if entry.is_resident else 0,
+        bytes_by_tier=_bytes_by_tier(resources, entry),
+        tier=Tier.DEVICE if entry.is_resident else entry.tier_below or Tier.DEVICE,
+        create_time=entry.create_time,
+        update_time=entry.update_time,
+        expire_time=entry.expire_time,
+        last_used_time=entry.last_used_time,
+        display_name=entry.display_name,
+        labels=dict(entry.labels),
+        alias=entry.alias,
+        pinned=entry.pinned,
+        hit_count=entry.hit_count,
+        fidelity=entry.fidelity,
+        durability=entry.durability,
+    )
+
+
+def _bytes_by_tier(resources: Resources, entry: Entry) -> dict[Tier, int]:
+    below = prompt_of(resources, entry).block_bytes(entry.retained) + entry.index_bytes
+    return {
+        Tier.DEVICE: entry.stored_bytes if entry.is_resident else 0,
+        Tier.HOST: below if entry.on_host else 0,
+        Tier.REDIS: below if entry.on_redis else 0,
+    }

@@ -1,0 +1,94 @@
+"""The leader index: the keys of the leader layers, quantized, of a whole cached prompt.
+
+It is all that a question needs on the device to choose its windows: 1 / (2 * layers per leader) of the cache, at a few
+bits per number. It is spilled as pieces beside the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+
+import windowkv_kernels as kernels
+from windowkv_kernels import QuantizedKeys
+from windowkv_service.cache.frame import Frame, FrameKind
+from windowkv_service.domain.keys import Address
+from windowkv_service.engine.prompt import Prompt
+from windowkv_service.kv.buffers import Staging
+from windowkv_service.selection.question import QuestionProfile
+
+PIECE_BYTES = (1 << 20) - 4096  # a Redis value of a power of two costs a quarter more memory
+
+
+@dataclass(frozen=True)
+class LeaderIndex:
+    """keys: leader layer → its keys of all tokens, in the profile's order of leaders."""
+
+    profile: QuestionProfile
+    keys: Mapping[int, QuantizedKeys]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(keys.size_bytes for keys in self.keys.values())
+
+    @property
+    def pieces(self) -> tuple[tuple[int, int], ...]:
+        """(leader, number of pieces it is spilled in)."""
+        return tuple((layer, ceil(keys.size_bytes / PIECE_BYTES)) for layer, keys in self.keys.items())
+
+    @classmethod
+    def build(cls, profile: QuestionProfile, staging: Staging, num_tokens: int) -> LeaderIndex:
+        keys = {
+            layer: kernels.quantize_keys(staging.keys(layer, num_tokens), bits=profile.index_bits)
+            for layer in profile.layers
+        }
+        return cls(profile, keys)
+
+    def frames(self, addresses: Sequence[Address]) -> list[Frame]:
+        """The index as pieces to spill under addresses, leader by leader."""
+        pieces = [piece for keys in self.keys.values() for piece in _cut(keys.to_bytes())]
+        return [Frame.of(FrameKind.INDEX, address, piece) for address, piece in zip(addresses, pieces, strict=True)]
+
+
+def index_addresses(prompt: Prompt, profile: QuestionProfile) -> list[Address]:
+    """Where a prompt's index lies below the device: known from its tokens and the profile alone."""
+    num_pieces = ceil(_leader_bytes(prompt, profile) / PIECE_BYTES)
+    return [
+        prompt.namespace.index(prompt.chain[-1], profile.digest, layer, piece)
+        for layer in profile.layers
+        for piece in range(num_pieces)
+    ]
+
+
+def assemble_index(
+    prompt: Prompt, profile: QuestionProfile, frames: Sequence[Frame], device: torch.device
+) -> LeaderIndex | None:
+    """The index from its pieces in the order of index_addresses; None when they are not of its size."""
+    data = b"".join(frame.payload for frame in frames)
+    size = _leader_bytes(prompt, profile)
+    if len(data) != size * len(profile.layers):
+        return None
+    keys = {
+        layer: QuantizedKeys.from_bytes(
+            data[number * size : (number + 1) * size],
+            num_tokens=prompt.num_tokens,
+            num_kv_heads=prompt.layout.num_kv_heads,
+            head_dim=prompt.layout.head_dim,
+            bits=profile.index_bits,
+        ).to(device)
+        for number, layer in enumerate(profile.layers)
+    }
+    return LeaderIndex(profile, keys)
+
+
+def _leader_bytes(prompt: Prompt, profile: QuestionProfile) -> int:
+    """Bytes of one leader's keys in the index."""
+    return profile.index_bytes(prompt.layout, prompt.num_tokens) // len(profile.leaders)
+
+
+def _cut(data: bytes) -> Iterator[memoryview]:
+    view = memoryview(data)
+    return (view[start : start + PIECE_BYTES] for start in range(0, len(view), PIECE_BYTES))

@@ -1,0 +1,83 @@
+"""The only bridge between the event loop and the worker's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+Delivery = tuple["Reply", Any]
+
+
+class Inbox:
+    """What the worker has been asked to do; put from any thread, taken by the worker's."""
+
+    def __init__(self) -> None:
+        self._mail: deque[Callable[[], None]] = deque()
+        self._arrived = threading.Event()
+
+    def put(self, act: Callable[[], None]) -> None:
+        self._mail.append(act)
+        self._arrived.set()
+
+    def wake(self) -> None:
+        """Let a waiting worker look around, without mail."""
+        self._arrived.set()
+
+    def take(self, timeout_s: float) -> list[Callable[[], None]]:
+        """Everything that has arrived; waits up to timeout_s for something when there is nothing."""
+        if timeout_s > 0:
+            self._arrived.wait(timeout_s)
+        self._arrived.clear()
+        return [self._mail.popleft() for _ in range(len(self._mail))]
+
+
+@dataclass(frozen=True)
+class Finished:
+    result: Any
+
+
+@dataclass(frozen=True)
+class Failed:
+    error: BaseException
+
+
+@dataclass(eq=False)
+class Reply:
+    """Where one request's events arrive, on the event loop's side."""
+
+    events: deque[Any] = field(default_factory=deque)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def next(self) -> list[Any]:
+        """Everything that has arrived since the last call; waits for at least one event."""
+        await self.arrived.wait()
+        self.arrived.clear()
+        events = list(self.events)
+        self.events.clear()
+        return events
+
+
+class Outbox:
+    """Events for callers, gathered during a step and carried over in one call per step."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._batch: list[Delivery] = []
+
+    def put(self, reply: Reply, event: Any) -> None:
+        self._batch.append((reply, event))
+
+    def flush(self) -> None:
+        if self._batch:
+            batch, self._batch = self._batch, []
+            self._loop.call_soon_threadsafe(_deliver, batch)
+
+
+def _deliver(batch: list[Delivery]) -> None:
+    for reply, event in batch:
+        reply.events.append(event)
+        reply.arrived.set()

@@ -1,0 +1,175 @@
+"""PREFILL: a prompt's KV cache is computed, or reused from the tiers, and its windows are chosen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from windowkv_service.cache.frame import Frame, FrameKind
+from windowkv_service.domain.requests import Compression, Retention
+from windowkv_service.domain.results import PrefillProgress
+from windowkv_service.engine.blocks import Claim, FetchReport, claim_staged
+from windowkv_service.engine.index import LeaderIndex, index_addresses
+from windowkv_service.engine.prompt import Prompt, Windows
+from windowkv_service.engine.resources import Resources
+from windowkv_service.engine.reuse import reuse
+from windowkv_service.engine.task import TURN, Walk
+from windowkv_service.kv.buffers import Staging
+from windowkv_service.kv.snapshot import dtype_name, stage_out
+from windowkv_service.model.attention import Observed
+from windowkv_service.selection.base import Observation, Selector, WindowSelection
+
+OnProgress = Callable[[PrefillProgress], None]
+
+
+@dataclass(frozen=True)
+class Prefilled:
+    """A prompt's compressed form on the device, and the frames that its retention sends below."""
+
+    claim: Claim
+    selection: WindowSelection
+    index: LeaderIndex | None
+    frames: list[Frame]
+    num_reused: int
+    prefill_s: float
+    compress_s: float
+    queue_s: float
+
+
+def prefill(
+    resources: Resources, prompt: Prompt, compression: Compression, report: FetchReport, on_progress: OnProgress
+) -> Walk[Prefilled]:
+    """The whole way from tokens to chosen blocks. Whoever takes the result releases its claim."""
+    selector = resources.selectors[compression.method]
+    observed = Observed(selector.observed_layers(resources.model.layout), selector.observation_size)
+    submitted = time.monotonic()
+    yield from resources.staging_free()
+    with resources.stage(prompt.num_tokens) as staging:
+        started = time.monotonic()
+        num_reused = yield from reuse(resources, prompt, staging, selector.observation_size, report)
+        yield from _compute(resources, prompt, staging, observed, num_reused, on_progress)
+        computed = time.monotonic()
+        index = _make_index(resources, prompt, compression, staging)
+        selection = _choose(resources, prompt, compression, selector, staging, observed, index)
+        claim = yield from claim_staged(resources, prompt, selection.windows, staging)
+        frames = _outgoing(resources, prompt, compression, selection.windows, index, staging)
+    ended = time.monotonic()
+    return Prefilled(
+        claim, selection, index, frames, num_reused, ended - started, ended - computed, started - submitted
+    )
+
+
+def prefill_again(
+    resources: Resources, prompt: Prompt, windows: Windows, retained: Windows, report: FetchReport, ttl_s: float
+) -> Walk[Claim]:
+    """Blocks were lost or corrupt: compute what cannot be reused, claim the windows, and mend what is kept below."""
+    yield from resources.staging_free()
+    with resources.stage(prompt.num_tokens) as staging:
+        yield from _restage_all(resources, prompt, staging, report)
+        claim = yield from claim_staged(resources, prompt, windows, staging)
+        frames = _block_frames(resources, prompt, retained, staging)
+    resources.transfers.submit_spill(frames, manifest=None, ttl_s=ttl_s)
+    return claim
+
+
+def rebuild_index(resources: Resources, prompt: Prompt, report: FetchReport, ttl_s: float) -> Walk[LeaderIndex]:
+    """The leader keys were lost, or are of other leaders than today's: make them from the prompt."""
+    assert resources.profile is not None
+    yield from resources.staging_free()
+    with resources.stage(prompt.num_tokens) as staging:
+        yield from _restage_all(resources, prompt, staging, report)
+        index = LeaderIndex.build(resources.profile, staging, prompt.num_tokens)
+    frames = index.frames(index_addresses(prompt, resources.profile))
+    resources.transfers.submit_spill(frames, manifest=None, ttl_s=ttl_s)
+    return index
+
+
+def _restage_all(resources: Resources, prompt: Prompt, staging: Staging, report: FetchReport) -> Walk[None]:
+    num_reused = yield from reuse(resources, prompt, staging, 0, report)
+    yield from _compute(resources, prompt, staging, Observed((), 0), num_reused, lambda progress: None)
+
+
+def _compute(
+    resources: Resources, prompt: Prompt, staging: Staging, observed: Observed, start: int, on_progress: OnProgress
+) -> Walk[None]:
+    size = resources.limits.chunk_tokens
+    on_progress(PrefillProgress(start, prompt.num_tokens, start))
+    for first in range(start, prompt.num_tokens, size):
+        yield TURN
+        began = time.perf_counter()
+        chunk = prompt.token_ids[first : first + size]
+        resources.runner.prefill(chunk, first, staging, observed)
+        resources.metrics.steps.stepped("prefill", len(chunk), time.perf_counter() - began)
+        on_progress(PrefillProgress(first + len(chunk), prompt.num_tokens, start))
+
+
+def _is_full(prompt: Prompt, compression: Compression) -> bool:
+    """Nothing is to be dropped, or nothing can be: sliding layers keep what they see and no more."""
+    return compression.kept_ratio >= 1.0 or compression.method == "full" or not prompt.layout.selectable_groups
+
+
+def _make_index(
+    resources: Resources, prompt: Prompt, compression: Compression, staging: Staging
+) -> LeaderIndex | None:
+    """Leader keys, where a later question may choose again: all windows are kept below, not all of them here."""
+    if _is_full(prompt, compression) or compression.retention is not Retention.FULL or resources.profile is None:
+        return None
+    return LeaderIndex.build(resources.profile, staging, prompt.num_tokens)
+
+
+def _choose(
+    resources: Resources,
+    prompt: Prompt,
+    compression: Compression,
+    selector: Selector,
+    staging: Staging,
+    observed: Observed,
+    index: LeaderIndex | None,
+) -> WindowSelection:
+    if _is_full(prompt, compression):
+        windows = tuple(tuple(windows) for windows in prompt.all_windows())
+        return WindowSelection(windows, fidelity=1.0, task=compression.task)
+    observation = Observation(
+        queries=observed.by_layer,
+        keys=lambda layer: staging.keys(layer, prompt.num_tokens),
+        num_tokens=prompt.num_tokens,
+        scales=resources.model.scales,
+        layout=prompt.layout,
+    )
+    budget = budget_bytes(resources, compression.kept_ratio, prompt.num_tokens, index)
+    return selector.select(observation, budget_bytes=budget, task=compression.task)
+
+
+def budget_bytes(resources: Resources, kept_ratio: float, num_tokens: int, index: LeaderIndex | None) -> int:
+    """What blocks may take on the device: the kept share of the full cache, less the leader keys."""
+    full = resources.model.layout.full_bytes(num_tokens)
+    return int(kept_ratio * full) - (0 if index is None else index.size_bytes)
+
+
+def _outgoing(
+    resources: Resources,
+    prompt: Prompt,
+    compression: Compression,
+    selected: Windows,
+    index: LeaderIndex | None,
+    staging: Staging,
+) -> list[Frame]:
+    kept = prompt.all_windows() if compression.retention is Retention.FULL else selected
+    frames = _block_frames(resources, prompt, kept, staging)
+    if index is not None:
+        frames += index.frames(index_addresses(prompt, index.profile))
+    return frames
+
+
+def _block_frames(resources: Resources, prompt: Prompt, windows: Windows, staging: Staging) -> list[Frame]:
+    dtype = dtype_name(resources.model.dtype)
+    frames = []
+    for group in prompt.layout.groups:
+        pieces = stage_out(staging, prompt.layout, group, windows[group.index], prompt.num_tokens)
+        shape = prompt.layout.block_shape(group)
+        frames += [
+            Frame(FrameKind.BLOCK, prompt.address(group, window), dtype, shape, piece)
+            for window, piece in zip(windows[group.index], pieces, strict=True)
+        ]
+    return frames

@@ -1,0 +1,153 @@
+"""What every walk needs, handed in once."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from windowkv_service.cache.entry import Entry
+from windowkv_service.cache.store import PrefixStore
+from windowkv_service.cache.tiers.base import Tier
+from windowkv_service.cache.jobs import Job, Spilled
+from windowkv_service.cache.transfers import Transfers
+from windowkv_service.domain.keys import Namespace
+from windowkv_service.domain.requests import Durability
+from windowkv_service.domain.results import ModelInfo, TierStatus
+from windowkv_service.domain.results import Tier as TierName
+from windowkv_service.engine.device import DeviceTier
+from windowkv_service.engine.task import Result, Until, Walk
+from windowkv_service.errors import CacheFull, EmptyPrompt, PromptTooLong, TokenOutOfVocabulary
+from windowkv_service.kv.buffers import Staging
+from windowkv_service.model.loader import LoadedModel
+from windowkv_service.model.runner import Runner
+from windowkv_service.selection.base import Selector
+from windowkv_service.selection.question import QuestionProfile
+from windowkv_service.telemetry import Metrics
+
+ROOM_WAIT_S = 30.0  # a request that finds the device full waits this long for others to end
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an operator allows. Durations in seconds."""
+
+    chunk_tokens: int
+    max_running: int
+    max_waiting: int
+    load_budget_s: float
+    default_ttl_s: float
+    max_ttl_s: float
+
+    def ttl(self, asked_s: float | None) -> float:
+        """The life of a cache; asking for more than is allowed gives what is allowed."""
+        return min(self.default_ttl_s if asked_s is None else asked_s, self.max_ttl_s)
+
+
+@dataclass
+class Resources:
+    """Owned by the worker's thread. clock tells seconds since the epoch; secret is the root of the tenants' secrets."""
+
+    model: LoadedModel
+    info: ModelInfo
+    runner: Runner
+    device: DeviceTier
+    store: PrefixStore
+    transfers: Transfers
+    selectors: Mapping[str, Selector]
+    profile: QuestionProfile | None  # None: no layer of the model has anything to select
+    metrics: Metrics
+    limits: Limits
+    secret: bytes
+    tiers: Sequence[Tier]  # below the device, nearest first
+    clock: Callable[[], float] = time.time
+    staging: Staging | None = field(default=None, init=False)
+    num_answering: int = field(default=0, init=False)
+    _spills: dict[Job[Spilled], Entry] = field(default_factory=dict, init=False)
+
+    def namespace(self, tenant: str) -> Namespace:
+        return Namespace(self.model.digest, hmac.new(self.secret, tenant.encode(), hashlib.sha256).digest())
+
+    @contextmanager
+    def stage(self, num_tokens: int) -> Iterator[Staging]:
+        """Staging for one prompt; whoever enters has waited until it is free."""
+        assert self.staging is None
+        self.staging = Staging(self.model.layout, num_tokens, dtype=self.model.dtype, device=self.model.device)
+        self.metrics.steps.set_staging(self.staging.size_bytes)
+        try:
+            yield self.staging
+        finally:
+            self.staging = None
+            self.metrics.steps.set_staging(0)
+
+    def staging_free(self) -> Walk[None]:
+        """One prompt is staged at a time: that bounds the memory, and two would not be done sooner."""
+        while self.staging is not None:
+            yield Until(lambda: self.staging is None)
+
+    def take_blocks(self, needs: Mapping[int, int]) -> Walk[dict[int, list[int]]]:
+        """arena → so many private blocks, all or none; waits for running requests to end, but not for ever."""
+        for arena, count in needs.items():
+            if count > self.device.pools[arena].num_blocks:
+                raise CacheFull(f"{count} blocks are needed at once and the device has {self.device.pools[arena].num_blocks}")
+        until = time.monotonic() + ROOM_WAIT_S
+        while not self._has_room(needs):
+            if time.monotonic() >= until:
+                raise CacheFull("the device is full of caches in use", retry_after_s=ROOM_WAIT_S)
+            yield Until(lambda: self._has_room(needs) or time.monotonic() >= until)
+        return {arena: self.device.pools[arena].take(count) for arena, count in needs.items()}
+
+    def _has_room(self, needs: Mapping[int, int]) -> bool:
+        return all(self.store.make_room(arena, count) for arena, count in needs.items())
+
+    def check_tokens(self, token_ids: Sequence[int], *, may_be_empty: bool = False) -> None:
+        """Refuse what the model cannot read, before anything is spent on it."""
+        if not token_ids and not may_be_empty:
+            raise EmptyPrompt("a prompt needs at least one token", field="input")
+        self.check_length(len(token_ids))
+        if token_ids and not 0 <= min(token_ids) <= max(token_ids) < self.model.vocab_size:
+            raise TokenOutOfVocabulary(f"token ids must be in [0, {self.model.vocab_size})", field="token_ids")
+
+    def check_length(self, num_tokens: int) -> None:
+        if num_tokens > self.model.max_tokens:
+            raise PromptTooLong(
+                f"{num_tokens} tokens are more than the model's {self.model.max_tokens}", field="token_ids"
+            )
+
+    def follow(self, job: Job[Spilled], entry: Entry) -> None:
+        """Note in the entry where its bytes have arrived, once they have."""
+        self._spills[job] = entry
+
+    def collect(self) -> None:
+        """Take in what the transfers have finished since the last step."""
+        for job in self.transfers.poll():
+            entry = self._spills.pop(job, None)
+            if entry is not None:
+                _acknowledge(entry, job.result)
+
+    def expire(self) -> None:
+        """Drop what is past its time. The books and the device forget it here; the tiers below by themselves."""
+        self.store.expire(self.clock())
+
+    def close(self) -> None:
+        """End the transfers and let go of the tiers below."""
+        self.transfers.close()
+
+    def tier_statuses(self) -> tuple[TierStatus, ...]:
+        return (self.device.status(), *(tier.status() for tier in self.tiers))
+
+
+def _acknowledge(entry: Entry, spilled: Spilled) -> None:
+    entry.on_host, entry.on_redis = TierName.HOST in spilled.tiers, TierName.REDIS in spilled.tiers
+    if spilled.tiers:
+        entry.durability = Durability.REDIS if entry.on_redis else Durability.HOST
+
+
+def finished(job: Job[Result]) -> Walk[Result]:
+    """Wait for a transfer and take its result."""
+    while not job.is_done:
+        yield Until(lambda: job.is_done)
+    return job.result

@@ -1,0 +1,87 @@
+"""The longest cached prefix of a prompt, brought into staging instead of being computed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import windowkv_kernels as kernels
+from windowkv_service.cache.frame import Frame, FrameKind
+from windowkv_service.cache.prefix import longest_prefix
+from windowkv_service.domain.keys import Address
+from windowkv_service.engine.blocks import FetchReport, fetch
+from windowkv_service.engine.prompt import Prompt
+from windowkv_service.engine.resources import Resources, finished
+from windowkv_service.engine.task import Walk
+from windowkv_service.kv.buffers import Staging
+from windowkv_service.kv.layout import KVGroup
+from windowkv_service.kv.snapshot import dtype_name, write_block
+
+
+def reuse(resources: Resources, prompt: Prompt, staging: Staging, keep_last: int, report: FetchReport) -> Walk[int]:
+    """Fill staging with the longest prefix of whole windows that any tier holds; returns how many tokens that is.
+    The last keep_last tokens are left to be computed: selection wants to see their queries."""
+    limit = max(0, prompt.num_tokens - keep_last) // prompt.layout.window_size
+    likely = yield from _likely(resources, prompt, limit)
+    if likely == 0:
+        return 0
+    blocks = yield from _collect(resources, prompt, likely, report)
+    reaches = [None if group.is_selectable else prompt.layout.reach(group) for group in prompt.layout.groups]
+    num_windows = longest_prefix([[block is not None for block in row] for row in blocks], reaches)
+    for group, row, reach in zip(prompt.layout.groups, blocks, reaches, strict=True):
+        first = 0 if reach is None else max(0, num_windows - reach)
+        _scatter(prompt, group, first, [block for block in row[first:num_windows] if block is not None], staging)
+    return num_windows * prompt.layout.window_size
+
+
+def _likely(resources: Resources, prompt: Prompt, limit: int) -> Walk[int]:
+    """Leading windows that look present: on the device, or below, in every group that needs all of them."""
+    groups = prompt.layout.selectable_groups
+    rows = [[(group, prompt.address(group, window)) for group in groups] for window in range(limit)]
+    on_device = 0
+    while on_device < limit and all(resources.device.pool(g).find(a) is not None for g, a in rows[on_device]):
+        on_device += 1
+    below = [[address for _, address in row] for row in rows[on_device:]]
+    probed = yield from finished(resources.transfers.submit_probe(below))
+    return on_device + probed.leading_windows
+
+
+def _collect(
+    resources: Resources, prompt: Prompt, num_windows: int, report: FetchReport
+) -> Walk[list[list[Tensor | None]]]:
+    """[group][window] → the block's verified numbers, or None where no tier has them."""
+    rows = [[prompt.address(group, window) for window in range(num_windows)] for group in prompt.layout.groups]
+    missing = [
+        address
+        for group, row in zip(prompt.layout.groups, rows, strict=True)
+        for address in row
+        if resources.device.pool(group).find(address) is None
+    ]
+    fetched = yield from fetch(resources, missing, FrameKind.BLOCK, report)
+    frames = {frame.address: frame for frame in fetched.found if isinstance(frame, Frame)}
+    return [
+        [_block(resources, group, address, frames) for address in row]
+        for group, row in zip(prompt.layout.groups, rows, strict=True)
+    ]
+
+
+def _block(resources: Resources, group: KVGroup, address: Address, frames: dict[Address, Frame]) -> Tensor | None:
+    arena = resources.device.arenas.of(group)
+    block_id = resources.device.pool(group).find(address)
+    if block_id is not None:
+        return arena[block_id]
+    frame = frames.get(address)
+    if frame is None or frame.shape != tuple(arena.shape[1:]) or frame.dtype != dtype_name(arena.dtype):
+        return None
+    block = torch.empty_like(arena[0])
+    write_block(block, frame.payload)
+    return block
+
+
+def _scatter(prompt: Prompt, group: KVGroup, first: int, blocks: list[Tensor], staging: Staging) -> None:
+    if not blocks:
+        return
+    device = staging.tensor.device
+    numbers = torch.arange(len(blocks), device=device)
+    layers = [staging.rows[layer] for layer in group.layers]
+    kernels.scatter_windows(torch.stack(blocks), numbers, staging.tensor, layers, first + numbers, prompt.num_tokens)

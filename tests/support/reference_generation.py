@@ -1,0 +1,79 @@
+"""Slow, plain references: transformers' own generate, and a forward pass in which dropped positions are masked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AutoModelForCausalLM
+
+REFERENCE_ATTENTION = "masked_reference"
+
+
+def plain_generate(directory: Path, token_ids: Sequence[int], max_tokens: int) -> list[int]:
+    """What transformers answers, greedily, without ever stopping early."""
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    ids = torch.tensor([list(token_ids)])
+    with torch.inference_mode():
+        output = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_tokens, do_sample=False, eos_token_id=None
+        )
+    return output[0, len(token_ids) :].tolist()
+
+
+def masked_generate(
+    directory: Path,
+    prompt_ids: Sequence[int],
+    new_ids: Sequence[int],
+    kept: Mapping[int, Sequence[int]],
+    max_tokens: int,
+) -> list[int]:
+    """Greedy, one whole forward pass per token. Tokens after the prompt see only the kept positions of it.
+
+    kept: layer → positions of the prompt that the layer still has.
+    """
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    model.set_attn_implementation(REFERENCE_ATTENTION)
+    ids = [*prompt_ids, *new_ids]
+    with torch.inference_mode():
+        for _ in range(max_tokens):
+            logits = model(
+                input_ids=torch.tensor([ids]),
+                position_ids=torch.arange(len(ids))[None],
+                use_cache=False,
+                kept=kept,
+                num_prompt=len(prompt_ids),
+            ).logits
+            ids.append(int(logits[0, -1].argmax()))
+    return ids[len(prompt_ids) + len(new_ids) :]
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    kept: Mapping[int, Sequence[int]],
+    num_prompt: int,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    length = query.shape[2]
+    visible = torch.ones(length, length, dtype=torch.bool).tril()
+    if sliding_window is not None:
+        visible &= ~torch.ones(length, length, dtype=torch.bool).tril(-sliding_window)
+    dropped = sorted(set(range(num_prompt)) - set(kept[module.layer_idx]))
+    visible[num_prompt:, dropped] = False
+    repeats = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    scores = (query @ key.transpose(2, 3) * scaling).masked_fill(~visible, float("-inf"))
+    return (scores.softmax(-1) @ value).transpose(1, 2), None
+
+
+AttentionInterface.register(REFERENCE_ATTENTION, _attend)
