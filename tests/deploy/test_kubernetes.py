@@ -45,7 +45,11 @@ def test_every_component_can_be_added_to_the_base(component: str, tmp_path: Path
     overlay.mkdir()
     body = {"resources": ["../../base"], "components": [f"../../components/{component}"]}
     (overlay / "kustomization.yaml").write_text(yaml.safe_dump(body))
-    validate(kustomize.build(overlay))
+    manifests = kustomize.build(overlay)
+    validate(manifests)
+    assert_explained(secrets(manifests))
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert len({"grpc", "exec", "tcpSocket", "httpGet"} & worker(manifests)[probe].keys()) == 1
 
 
 def test_the_worker_starts_with_its_settings(manifests: list[Manifest]) -> None:
@@ -120,9 +124,7 @@ def test_clients_can_dial_every_pod_by_one_name(manifests: list[Manifest]) -> No
 
 def test_no_secret_is_committed_and_each_one_needed_is_explained(manifests: list[Manifest]) -> None:
     assert of_kind(manifests, "Secret") == []
-    readme = (DEPLOY / "README.md").read_text()
-    for name in secrets(manifests):
-        assert f"create secret generic {name} " in readme, name
+    assert_explained(secrets(manifests))
 
 
 def test_every_config_map_mentioned_is_there(manifests: list[Manifest]) -> None:
@@ -196,6 +198,12 @@ def selectors(manifests: list[Manifest]) -> list[dict[str, str]]:
     budgets = [one["spec"]["selector"]["matchLabels"] for one in of_kind(manifests, "PodDisruptionBudget")]
     policies = [one["spec"]["podSelector"]["matchLabels"] for one in of_kind(manifests, "NetworkPolicy")]
     return services + budgets + policies
+
+
+def assert_explained(names: set[str]) -> None:
+    readme = (DEPLOY / "README.md").read_text()
+    for name in names:
+        assert f"create secret generic {name} " in readme, name
 
 
 def secrets(manifests: list[Manifest]) -> set[str]:

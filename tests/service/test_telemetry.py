@@ -177,6 +177,11 @@ def test_a_closed_endpoint_answers_no_more_and_may_be_closed_again(metrics: Metr
         scrape(endpoint.port)
 
 
+def test_an_address_may_stand_in_brackets_as_ipv6_needs(metrics: Metrics) -> None:
+    with serve_metrics(metrics.registry, 0, "[127.0.0.1]") as endpoint:
+        assert "windowkv_requests_running" in scrape(endpoint.port)
+
+
 def test_a_taken_port_is_an_error_at_start(metrics: Metrics) -> None:
     with serve_metrics(metrics.registry, 0) as endpoint, pytest.raises(OSError, match="in use"):
         serve_metrics(metrics.registry, endpoint.port)

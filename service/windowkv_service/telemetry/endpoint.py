@@ -35,7 +35,7 @@ class MetricsEndpoint:
 def serve_metrics(registry: CollectorRegistry, port: int, address: str = "127.0.0.1") -> MetricsEndpoint:
     """Serve the registry at http://address:port/metrics until closed. Port 0 takes a free one.
 
-    Raises OSError when the port is taken or the address is not this machine's.
+    An IPv6 address may stand in brackets. Raises OSError when the port is taken or the address is not this machine's.
     """
-    server, thread = start_http_server(port, addr=address, registry=registry)
+    server, thread = start_http_server(port, addr=address.strip("[]"), registry=registry)
     return MetricsEndpoint(server, thread)
