@@ -13,8 +13,13 @@ def target_or_default(target: str | None) -> str:
 
 
 def token_or_default(token: str | None) -> str | None:
-    """token, else WINDOWKV_TOKEN; None sends none."""
-    return token or os.environ.get("WINDOWKV_TOKEN") or None
+    """token, else WINDOWKV_TOKEN; "" and None send none."""
+    return (os.environ.get("WINDOWKV_TOKEN") if token is None else token) or None
+
+
+def without_settings() -> dict[str, str]:
+    """The environment less windowkv's own variables: for a worker that must be as it was told, not as the shell is."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("WINDOWKV_")}
 
 
 def enable_hash_routing() -> None:

@@ -24,7 +24,7 @@ def failure(error: grpc.RpcError, request_id: str) -> WindowKVError:
         status=status,
         field=details.field,
         retry_after_s=details.retry_after_s,
-        request_id=details.request_id or request_id,
+        request_id=details.request_id or request_id or None,
     )
 
 

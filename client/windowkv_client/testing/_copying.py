@@ -19,7 +19,7 @@ def detokenize(token_ids: Sequence[int]) -> str:
 
 
 def render_chat(messages: Sequence[tuple[str, str]]) -> str:
-    return "".join(f"{role}: {content}\n" for role, content in messages)
+    return "\n".join(f"{role}: {content}" for role, content in messages)
 
 
 def answer(prompt: Sequence[int], question: str, scripted: Mapping[str, str]) -> Iterator[int]:

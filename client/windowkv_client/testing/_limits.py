@@ -54,6 +54,13 @@ def prompt_tokens(prompt: types_pb2.Input, *, may_be_empty: bool = False) -> lis
     return tokens
 
 
+def question_of(prompt: types_pb2.Input) -> str:
+    """What was asked: the text, or the last message."""
+    if prompt.WhichOneof("form") == "messages" and prompt.messages.messages:
+        return prompt.messages.messages[-1].content
+    return model.detokenize(prompt_tokens(prompt, may_be_empty=True))
+
+
 def check_length(num_tokens: int, max_tokens: int) -> None:
     if num_tokens > max_tokens:
         raise PromptTooLong(f"{num_tokens} tokens are more than the model's {max_tokens}", field="input")

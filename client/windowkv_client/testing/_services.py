@@ -112,7 +112,8 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         new = limits.prompt_tokens(request.input, may_be_empty=bool(request.cache))
         cached = self._world.library.use(request.cache) if request.cache else []
         limits.check_length(len(cached) + len(new), self._world.max_tokens)
-        yield from _Writer(request.sampling, cached, new).write(self._world.answers)
+        question = limits.question_of(request.input)
+        yield from _Writer(request.sampling, cached, new, question).write(self._world.answers)
 
 
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):
@@ -175,17 +176,20 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
 class _Writer:
     """One answer: a message per token, then one with the end."""
 
-    def __init__(self, sampling: generation_pb2.Sampling, cached: list[int], new: list[int]) -> None:
+    def __init__(
+        self, sampling: generation_pb2.Sampling, cached: list[int], new: list[int], question: str
+    ) -> None:
         self._sampling = sampling
         self._limit = sampling.max_tokens if sampling.HasField("max_tokens") else 128
         self._cached = cached
         self._new = new
+        self._question = question
         self._written: list[int] = []
 
     def write(self, answers: Mapping[str, str]) -> Iterator[generation_pb2.GenerateResponse]:
         finish_reason = generation_pb2.FINISH_REASON_STOP
         told = ""
-        for token_id in model.answer(self._cached + self._new, model.detokenize(self._new), answers):
+        for token_id in model.answer(self._cached + self._new, self._question, answers):
             if token_id == model.EOS or token_id in self._sampling.stop_token_ids:
                 break
             self._written.append(token_id)
