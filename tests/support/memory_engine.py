@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from windowkv_service.domain.requests import (
@@ -73,14 +74,16 @@ ANSWER = (
 
 @dataclass
 class MemoryEngine:
-    """requests are what has been asked, oldest first; trouble, when set, is raised by every call.
+    """requests are what has been asked, oldest first.
 
-    A stream waits at its first piece while `hold` is set; `released` is set when a stream has been closed.
+    trouble, when set, is raised by every call, trouble_after by every answer when all its pieces are out.
+    A stream waits before its first piece when hold is set, until go_on is; released says that one has been closed.
     """
 
     model: ModelInfo = MODEL
     answer: tuple[GenerateChunk, ...] = ANSWER
-    trouble: BaseException | None = None
+    trouble: Exception | None = None
+    trouble_after: Exception | None = None
     health: EngineStatus = EngineStatus(
         is_ready=True,
         is_draining=False,
@@ -100,7 +103,7 @@ class MemoryEngine:
         self, request: CreateRequest
     ) -> AsyncGenerator[PrefillProgress | CreateOutcome, None]:
         await self._receive(request)
-        async for _ in self._stream(1):
+        async with self._opened():
             num_tokens = len(request.token_ids)
             yield PrefillProgress(num_done=num_tokens // 2, num_tokens=num_tokens, num_reused=0)
             cache = make_cache(request)
@@ -112,8 +115,11 @@ class MemoryEngine:
         await self._receive(request)
         if request.cache is not None:
             self._find(request.tenant, request.cache)
-        async for index in self._stream(len(self.answer)):
-            yield self.answer[index]
+        async with self._opened():
+            for chunk in self.answer:
+                yield chunk
+            if self.trouble_after is not None:
+                raise self.trouble_after
 
     async def get_cache(self, tenant: str, name: str) -> CacheInfo:
         await self._receive((tenant, name))
@@ -154,13 +160,14 @@ class MemoryEngine:
         if self.trouble is not None:
             raise self.trouble
 
-    async def _stream(self, length: int) -> AsyncGenerator[int, None]:
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
+        """Around a stream; held at its beginning when told so."""
         self.entered.set()
         try:
             if self.hold:
                 await self.go_on.wait()
-            for index in range(length):
-                yield index
+            yield
         finally:
             self.released.set()
 
