@@ -8,7 +8,6 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.windowkv-installed
-BUF := npx --yes @bufbuild/buf@1.75.0
 HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU ')
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # One thread each: two OpenMP threads on a busy two-core machine are ten times slower than one.
@@ -48,8 +47,8 @@ lint: setup ## Format and lint, changing nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-lint-proto: ## Lint the protos (needs npx)
-	cd proto && $(BUF) lint
+lint-proto: setup ## Lint the protos; npm brings buf
+	$(BIN)/python proto/lint.py
 
 types: setup ## Strict types
 	$(BIN)/mypy

@@ -10,7 +10,7 @@ BEGIN = 256
 
 
 class ByteTokenizer:
-    """256 begins a text that is not a continuation. A chat is "role:content\\n" per message, then "assistant:"."""
+    """256 begins a text that is no continuation. A chat is a line "role:content" per message."""
 
     vocab_size = 300
 

@@ -1,4 +1,4 @@
-"""An engine of the wire room's contract in a dict, for tests of that room: no model, answers what it was told."""
+"""The engine as the wire room sees it, in a dict, for tests of that room: it answers what it was told."""
 
 from __future__ import annotations
 
@@ -67,8 +67,21 @@ USAGE = Usage(
     is_recomputed=False,
 )
 ANSWER = (
-    GenerateChunk(index=0, text="h", token_ids=(104,), logprobs=(TokenLogprob(104, -0.5, ((104, -0.5), (7, -2.0))),)),
+    GenerateChunk(
+        index=0, text="h", token_ids=(104,), logprobs=(TokenLogprob(104, -0.5, ((104, -0.5), (7, -2.0))),)
+    ),
     GenerateChunk(index=1, text="i", token_ids=(105,), finish_reason=FinishReason.STOP, usage=USAGE),
+)
+HEALTHY = EngineStatus(
+    is_ready=True,
+    is_draining=False,
+    heartbeat_age_s=0.5,
+    num_running=1,
+    num_waiting=2,
+    tiers=(
+        TierStatus(Tier.DEVICE, TierHealth.UP, 1000, 10),
+        TierStatus(Tier.REDIS, TierHealth.ABSENT, 0, 0),
+    ),
 )
 
 
@@ -77,21 +90,14 @@ class MemoryEngine:
     """requests are what has been asked, oldest first.
 
     trouble, when set, is raised by every call, trouble_after by every answer when all its pieces are out.
-    A stream waits before its first piece when hold is set, until go_on is; released says that one has been closed.
+    A stream waits before its first piece when hold is set, until go_on is; released says that one was closed.
     """
 
     model: ModelInfo = MODEL
     answer: tuple[GenerateChunk, ...] = ANSWER
     trouble: Exception | None = None
     trouble_after: Exception | None = None
-    health: EngineStatus = EngineStatus(
-        is_ready=True,
-        is_draining=False,
-        heartbeat_age_s=0.5,
-        num_running=1,
-        num_waiting=2,
-        tiers=(TierStatus(Tier.DEVICE, TierHealth.UP, 1000, 10), TierStatus(Tier.REDIS, TierHealth.ABSENT, 0, 0)),
-    )
+    health: EngineStatus = HEALTHY
     hold: bool = False
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)

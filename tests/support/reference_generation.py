@@ -19,7 +19,11 @@ def plain_generate(directory: Path, token_ids: Sequence[int], max_tokens: int) -
     ids = torch.tensor([list(token_ids)])
     with torch.inference_mode():
         output = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_tokens, do_sample=False, eos_token_id=None
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            eos_token_id=None,
         )
     return output[0, len(token_ids) :].tolist()
 

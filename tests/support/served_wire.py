@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from byte_tokenizer import ByteTokenizer
 from grpc import aio
@@ -29,7 +30,7 @@ class ServedWire:
         self.models = model_pb2_grpc.ModelServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 
-    async def create(self, text: str = "a document", **cache: object) -> cache_pb2.Cache:
+    async def create(self, text: str = "a document", **cache: Any) -> cache_pb2.Cache:
         """A new cache; the keywords are the Cache message's fields."""
         request = cache_pb2.CreateCacheRequest(
             cache=cache_pb2.Cache(**cache), input=types_pb2.Input(text=text)

@@ -185,7 +185,7 @@ class Cache(_message.Message):
     model: _builtins.str
     """model is the model whose KV cache this is. Set it in CreateCache to be refused by a worker that serves another."""
     display_name: _builtins.str
-    """display_name is the caller's, at most 128 characters; set in CreateCache and UpdateCache."""
+    """display_name is the caller's, at most 128 printable characters; set in CreateCache and UpdateCache."""
     alias: _builtins.str
     """alias is a second, movable name, 1 to 64 of [a-z0-9-]; set in CreateCache and UpdateCache. The cache is then
     found as "aliases/{alias}" too.
@@ -215,7 +215,7 @@ class Cache(_message.Message):
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """labels are the caller's, at most 64; set in CreateCache and UpdateCache. A key is a lower-case letter and up to
-        62 of [a-z0-9_./-], a value up to 63 of [A-Za-z0-9_.-].
+        62 of [a-z0-9_./-], a value up to 128 printable characters.
         """
 
     @_builtins.property

@@ -311,8 +311,8 @@ class TokenizeRequest(_message.Message):
     model: _builtins.str
     """model, when set, is checked against the served model's name or digest."""
     add_special_tokens: _builtins.bool
-    """add_special_tokens is for text: true, which it is when absent, as at the beginning of a prompt; false as for
-    what follows a cache.
+    """add_special_tokens is true, which it is when absent, for the beginning of a prompt, and false for what follows a
+    cache.
     """
     @_builtins.property
     def input(self) -> _types_pb2.Input:

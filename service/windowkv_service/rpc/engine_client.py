@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, Self, TypeVar
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from windowkv_service.domain.requests import CreateRequest, GenerateRequest, ListRequest, UpdateRequest
 from windowkv_service.domain.results import (
@@ -23,7 +23,7 @@ T_co = TypeVar("T_co", covariant=True)
 class Events(Protocol[T_co]):
     """A request in the engine, as what it produces. Closing cancels the request and frees what it held."""
 
-    def __aiter__(self) -> Self: ...
+    def __aiter__(self) -> AsyncIterator[T_co]: ...
     async def __anext__(self) -> T_co: ...
     async def aclose(self) -> None: ...
 

@@ -52,7 +52,11 @@ BAD_INPUTS = [
 BAD_CACHES: list[tuple[dict[str, Any], str, str]] = [
     ({"compression": cache_pb2.Compression(method="magic")}, "UNKNOWN_METHOD", "cache.compression.method"),
     *(
-        ({"compression": cache_pb2.Compression(kept_ratio=ratio)}, "BAD_BUDGET", "cache.compression.kept_ratio")
+        (
+            {"compression": cache_pb2.Compression(kept_ratio=ratio)},
+            "BAD_BUDGET",
+            "cache.compression.kept_ratio",
+        )
         for ratio in (0.0, -0.1, 1.0001, math.nan, math.inf)
     ),
     ({"compression": {"task": 99}}, "BAD_OPTION", "cache.compression.task"),
@@ -144,7 +148,9 @@ def blame(refusal: Refusal) -> tuple[str, str, str | None]:
 
 
 @pytest.mark.parametrize(("input", "field"), EMPTY)
-async def test_an_empty_prompt_is_refused(wire: ServedWire, input: types_pb2.Input | None, field: str) -> None:
+async def test_an_empty_prompt_is_refused(
+    wire: ServedWire, input: types_pb2.Input | None, field: str
+) -> None:
     expected = ("INVALID_ARGUMENT", "EMPTY_PROMPT", field)
     assert blame(await create(wire, input=input)) == expected
     assert blame(await generate(wire, input=input)) == expected
@@ -166,7 +172,9 @@ async def test_an_unusable_input_is_refused(
 
 
 @pytest.mark.parametrize(("cache", "reason", "field"), BAD_CACHES)
-async def test_a_bad_cache_is_refused(wire: ServedWire, cache: dict[str, Any], reason: str, field: str) -> None:
+async def test_a_bad_cache_is_refused(
+    wire: ServedWire, cache: dict[str, Any], reason: str, field: str
+) -> None:
     refusal = await create(wire, cache=cache_pb2.Cache(**cache), input=TEXT)
     assert blame(refusal) == ("INVALID_ARGUMENT", reason, field)
 
@@ -228,7 +236,9 @@ async def test_a_bad_update_is_refused(
         ({"label_filter": MANY}, "BAD_FILTER", "label_filter"),
     ],
 )
-async def test_a_bad_list_is_refused(wire: ServedWire, request_: dict[str, Any], reason: str, field: str) -> None:
+async def test_a_bad_list_is_refused(
+    wire: ServedWire, request_: dict[str, Any], reason: str, field: str
+) -> None:
     refusal = await refused(wire, wire.caches.ListCaches(cache_pb2.ListCachesRequest(**request_)))
     assert blame(refusal) == ("INVALID_ARGUMENT", reason, field)
 

@@ -101,7 +101,9 @@ async def test_without_a_mask_what_is_set_changes(wire: ServedWire) -> None:
 async def test_a_star_replaces_all_that_may_change(wire: ServedWire) -> None:
     cache = await wire.create(pinned=True, alias="old")
     asked = await update(wire, ["*"], name=cache.name, display_name="new")
-    assert asked == UpdateRequest("default", cache.name, pinned=False, display_name="new", labels={}, alias="")
+    assert asked == UpdateRequest(
+        "default", cache.name, pinned=False, display_name="new", labels={}, alias=""
+    )
 
 
 async def test_an_update_shows_the_changed_cache(wire: ServedWire) -> None:

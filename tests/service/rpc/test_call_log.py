@@ -22,7 +22,7 @@ from windowkv_service.errors import QueueFull
 from windowkv_service.rpc.server import ServerSettings
 from windowkv_service.telemetry import GrpcMetrics, configure_logging
 
-SECRET = "a very private question"  # noqa: S105
+SECRET = "a very private question"
 GET = "/windowkv.v1.CacheService/GetCache"
 GENERATE = "/windowkv.v1.GenerationService/Generate"
 ABSENT = cache_pb2.GetCacheRequest(name=f"caches/{'0' * 40}")
@@ -92,7 +92,14 @@ async def test_a_call_is_one_line_in_the_log_without_its_text(
     await finished(wire.generation.Generate(question(request_id="r1")))
     [line] = await calls(log_stream, 1)
     assert line["duration_s"] >= 0
-    known = {"method": GENERATE, "code": "OK", "reason": "", "request_id": "r1", "tenant": "default", "level": "info"}
+    known = {
+        "method": GENERATE,
+        "code": "OK",
+        "reason": "",
+        "request_id": "r1",
+        "tenant": "default",
+        "level": "info",
+    }
     assert line.items() >= known.items()
     assert SECRET not in log_stream.getvalue()
 
@@ -102,7 +109,11 @@ async def test_a_refusal_is_logged_with_its_reason(log_stream: io.StringIO, wire
     wire.engine.trouble = QueueFull("later", retry_after_s=1.0)
     await refusal_of(wire.caches.GetCache(ABSENT))
     not_found, queue_full = await calls(log_stream, 2)
-    assert (not_found["code"], not_found["reason"], not_found["level"]) == ("NOT_FOUND", "CACHE_NOT_FOUND", "info")
+    assert (not_found["code"], not_found["reason"], not_found["level"]) == (
+        "NOT_FOUND",
+        "CACHE_NOT_FOUND",
+        "info",
+    )
     assert (queue_full["code"], queue_full["level"]) == ("RESOURCE_EXHAUSTED", "warning")
 
 

@@ -97,7 +97,9 @@ async def test_the_same_prompt_again_is_a_hit(wire: ServedWire) -> None:
 
 
 async def test_every_field_of_the_cache_arrives(wire: ServedWire) -> None:
-    cache = (await create(wire, display_name="d", labels={"k": "v"}, alias="a", pinned=True))[-1].created.cache
+    cache = (await create(wire, display_name="d", labels={"k": "v"}, alias="a", pinned=True))[
+        -1
+    ].created.cache
     expected = cache_pb2.Cache(
         name=cache.name,
         model="tiny",
@@ -131,5 +133,7 @@ async def test_every_field_of_the_cache_arrives(wire: ServedWire) -> None:
         fidelity=0.875,
     )
     assert cache == expected
-    unset = {field.name for field in cache_pb2.Cache.DESCRIPTOR.fields} - {f.name for f, _ in expected.ListFields()}
+    unset = {field.name for field in cache_pb2.Cache.DESCRIPTOR.fields} - {
+        f.name for f, _ in expected.ListFields()
+    }
     assert unset == {"ttl"}, "the test names every field that is ever shown"

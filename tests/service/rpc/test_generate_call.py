@@ -137,7 +137,14 @@ async def test_log_probabilities_arrive(wire: ServedWire) -> None:
 
 async def test_usage_arrives_whole(wire: ServedWire) -> None:
     usage = (await ask(wire, input=text("hi")))[-1].usage
-    plain = ("prompt_tokens", "cached_tokens", "kept_tokens", "generated_tokens", "fidelity", "blocks_fetched")
+    plain = (
+        "prompt_tokens",
+        "cached_tokens",
+        "kept_tokens",
+        "generated_tokens",
+        "fidelity",
+        "blocks_fetched",
+    )
     for name in (*plain, "bytes_fetched", "device_bytes", "is_recomputed"):
         assert getattr(usage, name) == getattr(USAGE, name), name
     assert usage.source_tier == types_pb2.TIER_REDIS
@@ -149,7 +156,9 @@ async def test_usage_arrives_whole(wire: ServedWire) -> None:
 
 
 async def test_a_miss_and_where_it_began_arrive(wire: ServedWire) -> None:
-    usage = replace(USAGE, source_tier=None, miss_reason=MissReason.TOKENS_DIVERGED, diverged_at=0, is_recomputed=True)
+    usage = replace(
+        USAGE, source_tier=None, miss_reason=MissReason.TOKENS_DIVERGED, diverged_at=0, is_recomputed=True
+    )
     wire.engine.answer = (replace(ANSWER[-1], usage=usage, finish_reason=FinishReason.LENGTH),)
     [last] = await ask(wire, input=text("hi"))
     assert last.usage.source_tier == types_pb2.TIER_UNSPECIFIED
@@ -161,7 +170,11 @@ async def test_a_miss_and_where_it_began_arrive(wire: ServedWire) -> None:
 
 def test_every_field_of_usage_is_on_the_wire() -> None:
     """Durations lose their unit, which their type has."""
-    renamed = {"time_to_first_token_s": "time_to_first_token", "queue_s": "queue_duration", "fetch_s": "fetch_duration"}
+    renamed = {
+        "time_to_first_token_s": "time_to_first_token",
+        "queue_s": "queue_duration",
+        "fetch_s": "fetch_duration",
+    }
     on_the_wire = {field.name for field in generation_pb2.Usage.DESCRIPTOR.fields}
     assert on_the_wire == {renamed.get(name, name) for name in type(USAGE).__dataclass_fields__}
 

@@ -25,7 +25,9 @@ async def test_a_unix_socket_serves(tmp_path: Path) -> None:
     server = make_server(ServerSettings(listen=address))
     await server.start()
     async with grpc.aio.insecure_channel(address) as channel:
-        assert await cache_pb2_grpc.CacheServiceStub(channel).ListCaches(LIST) == cache_pb2.ListCachesResponse()
+        assert (
+            await cache_pb2_grpc.CacheServiceStub(channel).ListCaches(LIST) == cache_pb2.ListCachesResponse()
+        )
     await server.stop(0)
 
 

@@ -21,7 +21,9 @@ def test_no_token_stays_no_token() -> None:
     assert wrap("", "tenant", LABELS) == unwrap("", "tenant", LABELS, "page_token") == ""
 
 
-@pytest.mark.parametrize(("tenant", "labels"), [("other", LABELS), ("tenant", {}), ("tenant", {"team": "sales"})])
+@pytest.mark.parametrize(
+    ("tenant", "labels"), [("other", LABELS), ("tenant", {}), ("tenant", {"team": "sales"})]
+)
 def test_another_lists_token_is_refused(tenant: str, labels: dict[str, str]) -> None:
     with pytest.raises(BadPageToken) as refusal:
         unwrap(wrap("17", "tenant", LABELS), tenant, labels, "page_token")

@@ -19,7 +19,8 @@ async def reflect(
         yield request
 
     stub = reflection_pb2_grpc.ServerReflectionStub(wire.channel)
-    return [answer async for answer in stub.ServerReflectionInfo(requests())][0]
+    [answer] = [answer async for answer in stub.ServerReflectionInfo(requests())]
+    return answer
 
 
 async def test_the_services_are_listed(wire: ServedWire) -> None:

@@ -33,7 +33,9 @@ def test_every_member_has_a_reason_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("error", list(family()), ids=lambda error: error.reason)
-async def test_every_error_arrives_with_its_status_and_reason(wire: ServedWire, error: type[WindowKVError]) -> None:
+async def test_every_error_arrives_with_its_status_and_reason(
+    wire: ServedWire, error: type[WindowKVError]
+) -> None:
     wire.engine.trouble = error("what happened")
     refusal = await refusal_of(wire.caches.GetCache(GET))
     assert grpc.StatusCode[refusal.code].name == error.status

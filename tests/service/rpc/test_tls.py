@@ -38,7 +38,9 @@ async def serve_tls(files: TlsFiles) -> AsyncIterator[str]:
         await server.stop(0)
 
 
-async def list_caches(target: str, authority: trustme.CA, client: trustme.LeafCert | None = None) -> grpc.StatusCode:
+async def list_caches(
+    target: str, authority: trustme.CA, client: trustme.LeafCert | None = None
+) -> grpc.StatusCode:
     """The status of a call over a connection of its own to a server that `authority` vouches for."""
     credentials = grpc.ssl_channel_credentials(
         authority.cert_pem.bytes(),
