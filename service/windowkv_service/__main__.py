@@ -24,13 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = read_settings(argv)
     except (ValidationError, ValueError) as error:
-        print(f"windowkv serve: {error}", file=sys.stderr)
+        sys.stderr.write(f"windowkv serve: {error}\n")
         return 2
     configure_logging(settings.log_level, settings.log_format)
     try:
         asyncio.run(serve(settings))
     except (UnsupportedModel, OSError, RuntimeError) as error:
-        print(f"windowkv serve: {error}", file=sys.stderr)
+        sys.stderr.write(f"windowkv serve: {error}\n")
         return 1
     return 0
 
@@ -45,7 +45,9 @@ def read_settings(argv: Sequence[str] | None) -> Settings:
 
 def parser() -> argparse.ArgumentParser:
     """One flag per setting, and --metrics-port N as short for --metrics-listen 127.0.0.1:N."""
-    made = argparse.ArgumentParser(prog="windowkv serve", description="Serve a model and its compressed caches over gRPC.")
+    made = argparse.ArgumentParser(
+        prog="windowkv serve", description="Serve a model and its compressed KV caches."
+    )
     for name, setting in Settings.model_fields.items():
         if name == "secret":
             continue  # a flag would show it to everyone who can list processes
@@ -63,7 +65,8 @@ async def serve(settings: Settings) -> None:
     endpoint = _serve_metrics(settings, service)
     try:
         port = await service.server.start()
-        print(f"listening on {_address(settings.listen, port)}", flush=True)
+        sys.stdout.write(f"listening on {_address(settings.listen, port)}\n")
+        sys.stdout.flush()
         await stop.wait()
         log.info("draining", drain_s=settings.drain_s)
         service.server.drain()

@@ -10,6 +10,7 @@ from importlib.metadata import version
 import torch
 
 from windowkv_service.cache.block_pool import BlockPool
+from windowkv_service.cache.entry import Arena
 from windowkv_service.cache.store import PrefixStore
 from windowkv_service.cache.tiers.host import HostTier
 from windowkv_service.cache.tiers.redis import RedisTier
@@ -26,7 +27,7 @@ from windowkv_service.model.loader import LoadedModel, ModelOptions, load
 from windowkv_service.model.runner import Runner
 from windowkv_service.rpc.server import Server, ServerSettings
 from windowkv_service.rpc.tls import TlsFiles
-from windowkv_service.selection import QuestionProfile, default_profile, load_profile, selectors
+from windowkv_service.selection import QuestionProfile, load_profile, selectors
 from windowkv_service.telemetry import Metrics, get_logger
 
 log = get_logger(__name__)
@@ -53,11 +54,15 @@ def assemble(settings: Settings, clock: Clock = time.time) -> Service:
     metrics.describe_build(version("windowkv"), str(resources.model.device))
     metrics.describe_model(resources.info)
     if settings.has_development_secret:
-        log.warning("development secret in use", advice="set WINDOWKV_SECRET where tenants must not guess addresses")
+        log.warning(
+            "development secret in use", advice="set WINDOWKV_SECRET where tenants must not guess addresses"
+        )
     return Service(engine, server, metrics)
 
 
-def build_resources(settings: Settings, metrics: Metrics, clock: Clock = time.time) -> tuple[Resources, Inbox]:
+def build_resources(
+    settings: Settings, metrics: Metrics, clock: Clock = time.time
+) -> tuple[Resources, Inbox]:
     """The engine's parts. The inbox comes along: transfers wake the worker through it."""
     options = ModelOptions(
         settings.model, settings.device, settings.dtype, settings.window_size, settings.group_size
@@ -65,19 +70,22 @@ def build_resources(settings: Settings, metrics: Metrics, clock: Clock = time.ti
     model = load(options)
     num_blocks = Arenas.blocks_that_fit(model.layout, settings.device_tier_bytes)
     arenas = Arenas(model.layout, num_blocks, dtype=model.dtype, device=model.device)
-    pools = {arena: BlockPool(count) for arena, count in num_blocks.items()}
+    pools: dict[Arena, BlockPool] = {arena: BlockPool(count) for arena, count in num_blocks.items()}
     inbox, profile = Inbox(), _profile(model)
-    host = HostTier(settings.host_tier_bytes, clock)
-    redis = None if settings.redis_url is None else RedisTier(settings.redis_url, load_budget_s=settings.load_budget_s)
+    events = metrics.tiers
+    host = HostTier(settings.host_tier_bytes, events=events)
+    redis = None
+    if settings.redis_url is not None:
+        redis = RedisTier(settings.redis_url, load_budget_s=settings.load_budget_s, events=events)
     max_pending_bytes = settings.host_tier_bytes // 4
-    transfers = Transfers(host, redis, max_pending_bytes=max_pending_bytes, num_threads=2, wake=inbox.wake)
+    transfers = Transfers(host, redis, max_pending_bytes=max_pending_bytes, wake=inbox.wake, events=events)
     methods = selectors(profile)
     resources = Resources(
         model=model,
         info=_info(model, tuple(methods)),
         runner=Runner(model.module, model.layout, arenas, model.device),
         device=DeviceTier(arenas, pools, clock),
-        store=PrefixStore(clock, pools),
+        store=PrefixStore(clock, pools, events=events),
         transfers=transfers,
         selectors=methods,
         profile=profile,
@@ -91,13 +99,10 @@ def build_resources(settings: Settings, metrics: Metrics, clock: Clock = time.ti
 
 
 def _profile(model: LoadedModel) -> QuestionProfile | None:
-    """Calibrated leaders where the model's directory has them, else the rule; none where nothing is selectable."""
+    """Calibrated leaders where the model's directory has them, else by rule; none where nothing is selectable."""
     if not model.layout.selectable_groups:
         return None
-    profile = load_profile(model.directory, model.layout)
-    if profile is None:
-        log.warning("no question profile", model=model.name, advice="calibrate the leaders for better selections")
-    return profile or default_profile(model.layout)
+    return load_profile(model.directory, model.layout)
 
 
 def _info(model: LoadedModel, methods: tuple[str, ...]) -> ModelInfo:

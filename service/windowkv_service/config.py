@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1 << 20
-DEVELOPMENT_SECRET = "windowkv-development-secret"  # noqa: S105  addresses only; a deployment sets its own
+DEVELOPMENT_SECRET = "windowkv-development-secret"  # a deployment sets its own
 
 
 class Settings(BaseSettings):

@@ -61,7 +61,8 @@ def test_a_second_time_it_comes_from_the_cached_prefix(client: Client, model: Pa
     first = answer(client, ids)
     with client.generate(token_ids=ids, max_tokens=NUM_TOKENS, ignore_eos=True) as stream:
         again = [token for chunk in stream for token in chunk.token_ids]
-    assert stream.usage is not None and stream.usage.cached_tokens >= 80
+    assert stream.usage is not None
+    assert stream.usage.cached_tokens >= 80
     assert first == again == plain_generate(model, ids, NUM_TOKENS)
 
 
@@ -77,7 +78,10 @@ def test_an_uncompressed_cache_is_continued_as_transformers_does(
 
 def test_a_mixed_batch_answers_each_as_if_alone(client: Client, model: Path) -> None:
     cache = client.caches.create(token_ids=prompt(2, 77), kept_ratio=1.0)
-    jobs = [(prompt(seed, 3 + 11 * seed), None) for seed in range(4)] + [(prompt(9, 5), cache.name), ([], cache.name)]
+    jobs = [(prompt(seed, 3 + 11 * seed), None) for seed in range(4)] + [
+        (prompt(9, 5), cache.name),
+        ([], cache.name),
+    ]
     with ThreadPoolExecutor(len(jobs)) as pool:
         answers = list(pool.map(lambda job: answer(client, *job), jobs))
     expected = [
@@ -88,7 +92,9 @@ def test_a_mixed_batch_answers_each_as_if_alone(client: Client, model: Path) -> 
 
 def test_dropped_windows_are_masked_positions(client: Client, service: RunningService, model: Path) -> None:
     ids, new = prompt(3, 150), prompt(4, 9)
-    cache = client.caches.create(token_ids=ids, kept_ratio=0.4, method="windowkv-published", retention="selected")
+    cache = client.caches.create(
+        token_ids=ids, kept_ratio=0.4, method="windowkv-published", retention="selected"
+    )
     kept = service.ask(lambda resources: kept_positions(resources, cache.name))
     assert answer(client, new, cache.name) == masked_generate(model, ids, new, kept, NUM_TOKENS)
 

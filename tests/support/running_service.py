@@ -36,7 +36,7 @@ class RunningService:
 
     @property
     def resources(self) -> Resources:
-        return self.service.engine._resources  # noqa: SLF001  the tests' window into the worker
+        return self.service.engine._resources  # the tests' window into the worker
 
     def ask(self, look: Callable[[Resources], Result]) -> Result:
         """Run look in the worker's thread, between two steps, as everything that touches the books does."""
@@ -45,10 +45,10 @@ class RunningService:
         def act() -> None:
             try:
                 answer.set_result(look(self.resources))
-            except BaseException as error:  # noqa: BLE001  handed to the asking thread
+            except BaseException as error:  # handed to the asking thread
                 answer.set_exception(error)
 
-        self.service.engine._inbox.put(act)  # noqa: SLF001
+        self.service.engine._inbox.put(act)
         return answer.result(timeout=30)
 
     def check_integrity(self) -> None:

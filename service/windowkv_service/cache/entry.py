@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeAlias
@@ -12,7 +12,7 @@ from windowkv_service.domain.keys import TOKEN_ARRAY, Address, Namespace, chain_
 from windowkv_service.domain.requests import Compression, Durability
 from windowkv_service.domain.results import Tier
 
-Arena: TypeAlias = Hashable  # names one BlockPool
+Arena: TypeAlias = int  # names one BlockPool: the number of layers in its blocks
 PlacedBlock: TypeAlias = tuple[Arena, int]  # (arena, block_id)
 Windows: TypeAlias = tuple[tuple[int, ...], ...]  # [group], ascending window indices
 

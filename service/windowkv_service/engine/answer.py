@@ -1,4 +1,4 @@
-"""DECODE: a cached prompt and a question go in, an answer streams out. Nothing is remembered of the caller between calls.
+"""DECODE: a cached prompt and a question go in, an answer streams out. Of the caller nothing is remembered.
 
 A question on a compressed cache whose windows are all kept below runs twice. The first pass only listens: at the leader
 layers its queries score every window against the leader keys. The chosen windows become this question's block table,
@@ -31,7 +31,9 @@ class Stopwatch:
         return self.admitted - self.submitted
 
 
-def answer(resources: Resources, request: GenerateRequest, fresh_seed: int, emit: Emit) -> Walk[GenerateChunk]:
+def answer(
+    resources: Resources, request: GenerateRequest, fresh_seed: int, emit: Emit
+) -> Walk[GenerateChunk]:
     """The whole answer; returns its last chunk, which carries the finish reason and the usage."""
     resources.check_tokens(request.token_ids, may_be_empty=request.cache is not None)
     watch = Stopwatch()
@@ -69,7 +71,12 @@ def _answer(
 
 
 def _speak(
-    resources: Resources, request: GenerateRequest, question: Question, emit: Emit, longest: int, fresh_seed: int
+    resources: Resources,
+    request: GenerateRequest,
+    question: Question,
+    emit: Emit,
+    longest: int,
+    fresh_seed: int,
 ) -> Walk[Sequence]:
     """The answering pass over the chosen windows, then one token per step with the batch."""
     tables = question.tables(resources)

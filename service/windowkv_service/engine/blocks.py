@@ -12,8 +12,8 @@ import torch
 import windowkv_kernels as kernels
 from windowkv_service.cache.entry import PlacedBlock
 from windowkv_service.cache.frame import Frame, FrameKind
-from windowkv_service.cache.tiers.base import Miss
 from windowkv_service.cache.jobs import Fetched
+from windowkv_service.cache.tiers.base import Miss
 from windowkv_service.domain.keys import Address
 from windowkv_service.domain.results import MissReason, Tier
 from windowkv_service.engine.prompt import Blocks, Prompt, Windows
@@ -79,7 +79,9 @@ class Claim:
     def placed(self) -> tuple[tuple[PlacedBlock, ...], ...]:
         """The blocks with their arenas, for an entry that takes them over from the claim."""
         arenas = [self._device.arenas.arena_of(group) for group in self.prompt.layout.groups]
-        return tuple(tuple((arena, one) for one in ids) for arena, ids in zip(arenas, self.blocks, strict=True))
+        return tuple(
+            tuple((arena, one) for one in ids) for arena, ids in zip(arenas, self.blocks, strict=True)
+        )
 
     def missing(self) -> list[Place]:
         return [
@@ -165,8 +167,14 @@ def _fetch_missing(resources: Resources, claim: Claim, report: FetchReport) -> W
         places = claim.missing()
         addresses = [claim.address(place) for place in places]
         fetched = yield from fetch(resources, addresses, FrameKind.BLOCK, report)
-        report.miss_reason = next((one.reason for one in fetched.found if isinstance(one, Miss)), report.miss_reason)
-        found = {place: frame for place, frame in zip(places, fetched.found, strict=True) if isinstance(frame, Frame)}
+        report.miss_reason = next(
+            (one.reason for one in fetched.found if isinstance(one, Miss)), report.miss_reason
+        )
+        found = {
+            place: frame
+            for place, frame in zip(places, fetched.found, strict=True)
+            if isinstance(frame, Frame)
+        }
         claim.fill_from(found, taken)
     finally:
         for arena, spare in taken.items():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable
 
 from windowkv_service.cache.entry import Entry
-from windowkv_service.cache.store import Presence
 from windowkv_service.cache.jobs import Job, Spilled
+from windowkv_service.cache.store import Presence
+from windowkv_service.domain.keys import TOKEN_ARRAY
 from windowkv_service.domain.requests import CreateRequest, Durability, Retention
 from windowkv_service.domain.results import CreateOutcome, PrefillProgress, Tier
 from windowkv_service.engine.blocks import FetchReport
@@ -83,12 +85,14 @@ def _record(
 ) -> Entry:
     """The books' record of what prefill made; the entry takes over the claim's blocks."""
     now = resources.clock()
-    retained = prompt.all_windows() if request.compression.retention is Retention.FULL else done.selection.windows
+    retained = (
+        prompt.all_windows() if request.compression.retention is Retention.FULL else done.selection.windows
+    )
     index_bytes = 0 if done.index is None else done.index.size_bytes
     entry = Entry(
         cache_id=cache_id,
         tenant=request.tenant,
-        token_ids=request.token_ids,
+        token_ids=array(TOKEN_ARRAY, request.token_ids),
         compression=request.compression,
         window_size=prompt.layout.window_size,
         windows=tuple(tuple(row) for row in done.selection.windows),
@@ -118,4 +122,6 @@ def _durable(job: Job[Spilled], durability: Durability) -> Walk[None]:
         return
     spilled = yield from finished(job)
     if Tier(durability.value) not in spilled.tiers:
-        raise TierDown(f"{durability.value} did not acknowledge the cache; it is kept above", retry_after_s=1.0)
+        raise TierDown(
+            f"{durability.value} did not acknowledge the cache; it is kept above", retry_after_s=1.0
+        )

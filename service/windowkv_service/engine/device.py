@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from windowkv_service.cache.block_pool import BlockPool
+from windowkv_service.cache.entry import Arena
 from windowkv_service.cache.frame import Frame, FrameKind
 from windowkv_service.cache.tiers.base import Miss
 from windowkv_service.domain.keys import Address
@@ -22,7 +23,7 @@ class DeviceTier:
 
     tier = Tier.DEVICE
 
-    def __init__(self, arenas: Arenas, pools: Mapping[int, BlockPool], clock: Callable[[], float]) -> None:
+    def __init__(self, arenas: Arenas, pools: Mapping[Arena, BlockPool], clock: Callable[[], float]) -> None:
         self.arenas = arenas
         self.pools = pools
         self._clock = clock
@@ -77,7 +78,7 @@ class DeviceTier:
         block = self.arenas.tensors[found[0]][found[1]]
         return Frame(kind, address, dtype_name(block.dtype), tuple(block.shape), read_block(block))
 
-    def _find(self, address: Address) -> tuple[int, int] | None:
+    def _find(self, address: Address) -> tuple[Arena, int] | None:
         if self._expiry.get(address, float("inf")) <= self._clock():
             self.drop([address])
         for arena, pool in self.pools.items():
@@ -101,7 +102,9 @@ class DeviceTier:
         return True
 
     def status(self) -> TierStatus:
-        sizes = {arena: tensor[0].numel() * tensor.element_size() for arena, tensor in self.arenas.tensors.items()}
+        sizes = {
+            arena: tensor[0].numel() * tensor.element_size() for arena, tensor in self.arenas.tensors.items()
+        }
         capacity = sum(pool.num_blocks * sizes[arena] for arena, pool in self.pools.items())
         used = sum(pool.num_used * sizes[arena] for arena, pool in self.pools.items())
         return TierStatus(self.tier, TierHealth.UP, capacity, used)

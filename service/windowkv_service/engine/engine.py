@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -37,7 +37,7 @@ Begin = Callable[[Callable[[Any], None]], Walk[Any]]  # given where events go, t
 
 
 class Engine:
-    """Start it on the event loop that its callers use. Every call may raise a WindowKVError, and nothing else on purpose."""
+    """Start it on the event loop that its callers use. Calls raise WindowKVError, and nothing else on purpose."""
 
     def __init__(self, resources: Resources, inbox: Inbox) -> None:
         self._resources = resources
@@ -75,7 +75,7 @@ class Engine:
             await asyncio.to_thread(self._worker.stop)
         await asyncio.to_thread(self._resources.close)
 
-    async def create_cache(self, request: CreateRequest) -> AsyncIterator[PrefillProgress | CreateOutcome]:
+    async def create_cache(self, request: CreateRequest) -> AsyncGenerator[PrefillProgress | CreateOutcome]:
         """Progress while the prompt is prefilled, then the outcome."""
         began = time.monotonic()
         begin = partial(create, self._resources, request)
@@ -85,7 +85,7 @@ class Engine:
                     yield event
         self._resources.metrics.requests.ended("create", time.monotonic() - began)
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[GenerateChunk]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateChunk]:
         """The answer, piece by piece; what has gathered while the caller was away comes as one piece."""
         began = time.monotonic()
         begin = partial(answer, self._resources, request, random.getrandbits(63))
@@ -126,7 +126,7 @@ class Engine:
                     return event  # type: ignore[no-any-return]
         raise AssertionError("a walk ended without a result")
 
-    async def _run(self, request_id: str, deadline: float | None, begin: Begin) -> AsyncIterator[list[Any]]:
+    async def _run(self, request_id: str, deadline: float | None, begin: Begin) -> AsyncGenerator[list[Any]]:
         """Submit a walk and yield its events in batches, the result last. Closing this cancels the walk."""
         worker, outbox = self._admit()
         reply = Reply()
@@ -139,7 +139,9 @@ class Engine:
                 events = await reply.next()
                 is_over = isinstance(events[-1], Finished | Failed)
                 error = events[-1].error if isinstance(events[-1], Failed) else None
-                values = [e.result if isinstance(e, Finished) else e for e in events if not isinstance(e, Failed)]
+                values = [
+                    e.result if isinstance(e, Finished) else e for e in events if not isinstance(e, Failed)
+                ]
                 if values:
                     yield values
                 if error is not None:
@@ -150,7 +152,8 @@ class Engine:
                 self._inbox.put(partial(worker.cancel, task, "client"))
 
     def _admit(self) -> tuple[Worker, Outbox]:
-        assert self._worker is not None and self._outbox is not None, "the engine has not been started"
+        assert self._worker is not None, "the engine has not been started"
+        assert self._outbox is not None
         if self._is_draining:
             raise Draining("this worker is going away", retry_after_s=1.0)
         if self._worker.num_waiting >= self._resources.limits.max_waiting:

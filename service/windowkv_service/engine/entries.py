@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from windowkv_service.cache import manifest
 from windowkv_service.cache.entry import Entry
 from windowkv_service.cache.frame import Frame, FrameCorrupt, FrameKind
-from windowkv_service.cache import manifest
-from windowkv_service.cache.store import Presence
 from windowkv_service.cache.jobs import ManifestRef, ManifestWrite
+from windowkv_service.cache.store import Presence
 from windowkv_service.domain.keys import Namespace
 from windowkv_service.domain.requests import ListRequest, Retention, UpdateRequest
 from windowkv_service.domain.results import CacheInfo, CachePage, CacheState, DeleteReceipt, Tier
@@ -67,7 +67,11 @@ def _take_in(resources: Resources, namespace: Namespace, tenant: str, frame: Fra
     except FrameCorrupt as fault:
         log.warning("manifest_refused", reason=fault.reason)
         return None
-    if entry.tenant != tenant or entry.expire_time <= resources.clock() or resources.store.lookup(entry.cache_id) is Presence.IN_FLIGHT:
+    if (
+        entry.tenant != tenant
+        or entry.expire_time <= resources.clock()
+        or resources.store.lookup(entry.cache_id) is Presence.IN_FLIGHT
+    ):
         return None
     return resources.store.adopt(entry)
 
@@ -83,7 +87,7 @@ def make_resident(resources: Resources, entry: Entry, report: FetchReport) -> Wa
     except BaseException:
         claim.release()
         raise
-    if entry.is_resident:  # somebody else was quicker
+    if entry.blocks is not None:  # somebody else was quicker
         claim.release()
         return
     index_bytes = 0 if index is None else index.size_bytes
@@ -91,7 +95,9 @@ def make_resident(resources: Resources, entry: Entry, report: FetchReport) -> Wa
     entry.stored_bytes = prompt.block_bytes(entry.windows) + index_bytes
 
 
-def _restore_index(resources: Resources, entry: Entry, prompt: Prompt, report: FetchReport) -> Walk[LeaderIndex | None]:
+def _restore_index(
+    resources: Resources, entry: Entry, prompt: Prompt, report: FetchReport
+) -> Walk[LeaderIndex | None]:
     """From its pieces; where they are lost, or of other leaders than today's, from the prompt itself."""
     if not entry.profile_digest or resources.profile is None:
         return None

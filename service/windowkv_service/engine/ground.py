@@ -38,7 +38,7 @@ class Ground:
 
 
 def ground_on_prompt(resources: Resources, request: GenerateRequest) -> Walk[Ground]:
-    """A prompt without a handle: all but its last token are prefilled uncompressed, on whatever prefix the tiers hold."""
+    """A prompt without a handle: all but its last token are prefilled uncompressed, on what prefix the tiers hold."""
     before = request.token_ids[:-1]
     prompt = Prompt(before, resources.namespace(request.tenant), resources.model.layout)
     report = FetchReport()

@@ -50,7 +50,10 @@ class LeaderIndex:
     def frames(self, addresses: Sequence[Address]) -> list[Frame]:
         """The index as pieces to spill under addresses, leader by leader."""
         pieces = [piece for keys in self.keys.values() for piece in _cut(keys.to_bytes())]
-        return [Frame.of(FrameKind.INDEX, address, piece) for address, piece in zip(addresses, pieces, strict=True)]
+        return [
+            Frame.of(FrameKind.INDEX, address, piece)
+            for address, piece in zip(addresses, pieces, strict=True)
+        ]
 
 
 def index_addresses(prompt: Prompt, profile: QuestionProfile) -> list[Address]:

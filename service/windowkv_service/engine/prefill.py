@@ -38,7 +38,11 @@ class Prefilled:
 
 
 def prefill(
-    resources: Resources, prompt: Prompt, compression: Compression, report: FetchReport, on_progress: OnProgress
+    resources: Resources,
+    prompt: Prompt,
+    compression: Compression,
+    report: FetchReport,
+    on_progress: OnProgress,
 ) -> Walk[Prefilled]:
     """The whole way from tokens to chosen blocks. Whoever takes the result releases its claim."""
     selector = resources.selectors[compression.method]
@@ -61,7 +65,12 @@ def prefill(
 
 
 def prefill_again(
-    resources: Resources, prompt: Prompt, windows: Windows, retained: Windows, report: FetchReport, ttl_s: float
+    resources: Resources,
+    prompt: Prompt,
+    windows: Windows,
+    retained: Windows,
+    report: FetchReport,
+    ttl_s: float,
 ) -> Walk[Claim]:
     """Blocks were lost or corrupt: compute what cannot be reused, claim the windows, and mend what is kept below."""
     yield from resources.staging_free()
@@ -73,7 +82,9 @@ def prefill_again(
     return claim
 
 
-def rebuild_index(resources: Resources, prompt: Prompt, report: FetchReport, ttl_s: float) -> Walk[LeaderIndex]:
+def rebuild_index(
+    resources: Resources, prompt: Prompt, report: FetchReport, ttl_s: float
+) -> Walk[LeaderIndex]:
     """The leader keys were lost, or are of other leaders than today's: make them from the prompt."""
     assert resources.profile is not None
     yield from resources.staging_free()
@@ -91,7 +102,12 @@ def _restage_all(resources: Resources, prompt: Prompt, staging: Staging, report:
 
 
 def _compute(
-    resources: Resources, prompt: Prompt, staging: Staging, observed: Observed, start: int, on_progress: OnProgress
+    resources: Resources,
+    prompt: Prompt,
+    staging: Staging,
+    observed: Observed,
+    start: int,
+    on_progress: OnProgress,
 ) -> Walk[None]:
     size = resources.limits.chunk_tokens
     on_progress(PrefillProgress(start, prompt.num_tokens, start))
@@ -106,14 +122,20 @@ def _compute(
 
 def _is_full(prompt: Prompt, compression: Compression) -> bool:
     """Nothing is to be dropped, or nothing can be: sliding layers keep what they see and no more."""
-    return compression.kept_ratio >= 1.0 or compression.method == "full" or not prompt.layout.selectable_groups
+    return (
+        compression.kept_ratio >= 1.0 or compression.method == "full" or not prompt.layout.selectable_groups
+    )
 
 
 def _make_index(
     resources: Resources, prompt: Prompt, compression: Compression, staging: Staging
 ) -> LeaderIndex | None:
     """Leader keys, where a later question may choose again: all windows are kept below, not all of them here."""
-    if _is_full(prompt, compression) or compression.retention is not Retention.FULL or resources.profile is None:
+    if (
+        _is_full(prompt, compression)
+        or compression.retention is not Retention.FULL
+        or resources.profile is None
+    ):
         return None
     return LeaderIndex.build(resources.profile, staging, prompt.num_tokens)
 

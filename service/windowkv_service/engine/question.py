@@ -129,7 +129,8 @@ def _mode(request: GenerateRequest, ground: Ground) -> QuestionSelection:
 def _listen(resources: Resources, request: GenerateRequest, question: Question) -> Walk[WindowSelection]:
     """The first pass, over the windows that the cache holds anyway; the leaders' queries score all windows."""
     ground = question.ground
-    assert ground.index is not None and ground.entry is not None
+    assert ground.index is not None
+    assert ground.entry is not None
     profile = ground.index.profile
     listener, tables = Listener(profile), question.tables(resources)
     for first, ids, positions in question.chunks(resources):

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from windowkv_service.cache.entry import Entry
+from windowkv_service.cache.jobs import Job, Spilled
 from windowkv_service.cache.store import PrefixStore
 from windowkv_service.cache.tiers.base import Tier
-from windowkv_service.cache.jobs import Job, Spilled
 from windowkv_service.cache.transfers import Transfers
 from windowkv_service.domain.keys import Namespace
 from windowkv_service.domain.requests import Durability
@@ -75,7 +75,9 @@ class Resources:
     def stage(self, num_tokens: int) -> Iterator[Staging]:
         """Staging for one prompt; whoever enters has waited until it is free."""
         assert self.staging is None
-        self.staging = Staging(self.model.layout, num_tokens, dtype=self.model.dtype, device=self.model.device)
+        self.staging = Staging(
+            self.model.layout, num_tokens, dtype=self.model.dtype, device=self.model.device
+        )
         self.metrics.steps.set_staging(self.staging.size_bytes)
         try:
             yield self.staging
@@ -91,8 +93,9 @@ class Resources:
     def take_blocks(self, needs: Mapping[int, int]) -> Walk[dict[int, list[int]]]:
         """arena → so many private blocks, all or none; waits for running requests to end, but not for ever."""
         for arena, count in needs.items():
-            if count > self.device.pools[arena].num_blocks:
-                raise CacheFull(f"{count} blocks are needed at once and the device has {self.device.pools[arena].num_blocks}")
+            capacity = self.device.pools[arena].num_blocks
+            if count > capacity:
+                raise CacheFull(f"{count} blocks are needed at once and the device has {capacity}")
         until = time.monotonic() + ROOM_WAIT_S
         while not self._has_room(needs):
             if time.monotonic() >= until:
@@ -109,7 +112,9 @@ class Resources:
             raise EmptyPrompt("a prompt needs at least one token", field="input")
         self.check_length(len(token_ids))
         if token_ids and not 0 <= min(token_ids) <= max(token_ids) < self.model.vocab_size:
-            raise TokenOutOfVocabulary(f"token ids must be in [0, {self.model.vocab_size})", field="token_ids")
+            raise TokenOutOfVocabulary(
+                f"token ids must be in [0, {self.model.vocab_size})", field="token_ids"
+            )
 
     def check_length(self, num_tokens: int) -> None:
         if num_tokens > self.model.max_tokens:

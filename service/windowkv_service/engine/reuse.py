@@ -18,7 +18,9 @@ from windowkv_service.kv.layout import KVGroup
 from windowkv_service.kv.snapshot import dtype_name, write_block
 
 
-def reuse(resources: Resources, prompt: Prompt, staging: Staging, keep_last: int, report: FetchReport) -> Walk[int]:
+def reuse(
+    resources: Resources, prompt: Prompt, staging: Staging, keep_last: int, report: FetchReport
+) -> Walk[int]:
     """Fill staging with the longest prefix of whole windows that any tier holds; returns how many tokens that is.
     The last keep_last tokens are left to be computed: selection wants to see their queries."""
     limit = max(0, prompt.num_tokens - keep_last) // prompt.layout.window_size
@@ -30,7 +32,9 @@ def reuse(resources: Resources, prompt: Prompt, staging: Staging, keep_last: int
     num_windows = longest_prefix([[block is not None for block in row] for row in blocks], reaches)
     for group, row, reach in zip(prompt.layout.groups, blocks, reaches, strict=True):
         first = 0 if reach is None else max(0, num_windows - reach)
-        _scatter(prompt, group, first, [block for block in row[first:num_windows] if block is not None], staging)
+        _scatter(
+            prompt, group, first, [block for block in row[first:num_windows] if block is not None], staging
+        )
     return num_windows * prompt.layout.window_size
 
 
@@ -50,7 +54,9 @@ def _collect(
     resources: Resources, prompt: Prompt, num_windows: int, report: FetchReport
 ) -> Walk[list[list[Tensor | None]]]:
     """[group][window] → the block's verified numbers, or None where no tier has them."""
-    rows = [[prompt.address(group, window) for window in range(num_windows)] for group in prompt.layout.groups]
+    rows = [
+        [prompt.address(group, window) for window in range(num_windows)] for group in prompt.layout.groups
+    ]
     missing = [
         address
         for group, row in zip(prompt.layout.groups, rows, strict=True)
@@ -65,7 +71,9 @@ def _collect(
     ]
 
 
-def _block(resources: Resources, group: KVGroup, address: Address, frames: dict[Address, Frame]) -> Tensor | None:
+def _block(
+    resources: Resources, group: KVGroup, address: Address, frames: dict[Address, Frame]
+) -> Tensor | None:
     arena = resources.device.arenas.of(group)
     block_id = resources.device.pool(group).find(address)
     if block_id is not None:
@@ -84,4 +92,6 @@ def _scatter(prompt: Prompt, group: KVGroup, first: int, blocks: list[Tensor], s
     device = staging.tensor.device
     numbers = torch.arange(len(blocks), device=device)
     layers = [staging.rows[layer] for layer in group.layers]
-    kernels.scatter_windows(torch.stack(blocks), numbers, staging.tensor, layers, first + numbers, prompt.num_tokens)
+    kernels.scatter_windows(
+        torch.stack(blocks), numbers, staging.tensor, layers, first + numbers, prompt.num_tokens
+    )

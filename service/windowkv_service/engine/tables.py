@@ -14,7 +14,7 @@ from windowkv_service.model.attention import GroupTables
 
 @dataclass(frozen=True)
 class GroupTable:
-    """block_ids [NB] and key_positions [NB * window_size] of one layer group, prefix first; tail_slots [tail capacity]."""
+    """One layer group's block_ids [NB] and key_positions [NB * window_size], prefix first; tail_slots [tail capacity]."""
 
     block_ids: Tensor
     key_positions: Tensor
@@ -84,9 +84,12 @@ class BatchTables:
         self._window_size = window_size
         num_groups = range(len(sequences[0].groups))
         pad = torch.nn.utils.rnn.pad_sequence
-        self._block_ids = [pad([s.groups[g].block_ids for s in sequences], batch_first=True) for g in num_groups]
+        self._block_ids = [
+            pad([s.groups[g].block_ids for s in sequences], batch_first=True) for g in num_groups
+        ]
         self._positions = [
-            pad([s.groups[g].key_positions for s in sequences], batch_first=True, padding_value=-1) for g in num_groups
+            pad([s.groups[g].key_positions for s in sequences], batch_first=True, padding_value=-1)
+            for g in num_groups
         ]
         self._slots = [pad([s.groups[g].tail_slots for s in sequences], batch_first=True) for g in num_groups]
 
@@ -97,7 +100,8 @@ class BatchTables:
         views = {}
         for group, slots in enumerate(self._slots):
             used = max(
-                s.num_blocks(group, length + 1) for s, length in zip(self._sequences, tail_lengths, strict=True)
+                s.num_blocks(group, length + 1)
+                for s, length in zip(self._sequences, tail_lengths, strict=True)
             )
             views[group] = GroupTables(
                 self._block_ids[group][:, :used],

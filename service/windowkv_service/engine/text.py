@@ -39,4 +39,6 @@ class AnswerText:
 
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of text that begins stop."""
-    return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0)
+    return next(
+        (size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0
+    )

@@ -1,4 +1,4 @@
-"""The worker's thread: take mail, look at transfers, resume walks, decode one token for everybody, compute one chunk."""
+"""The worker's thread: take mail, collect transfers, resume walks, decode one token for all, compute one chunk."""
 
 from __future__ import annotations
 
@@ -84,7 +84,10 @@ class Worker:
         """Free what the task holds within this step. A task that has ended already is left alone."""
         if task in self._waiting or task in self._decoding or task in self._turns:
             self._resources.metrics.requests.cancelled(reason)
-            self._abort(task, Draining("the worker went away") if reason == "drain" else RequestCancelled("the caller left"))
+            is_drain = reason == "drain"
+            self._abort(
+                task, Draining("the worker went away") if is_drain else RequestCancelled("the caller left")
+            )
 
     def _run(self) -> None:
         while not self._is_stopping:

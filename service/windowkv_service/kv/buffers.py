@@ -32,9 +32,6 @@ class Arenas:
     def of(self, group: KVGroup) -> Tensor:
         return self.tensors[self.arena_of(group)]
 
-    def fit(self, arena: int) -> int:
-        return self.tensors[arena].shape[0]
-
     @staticmethod
     def blocks_that_fit(layout: KVLayout, device_tier_bytes: int) -> dict[int, int]:
         """Share device_tier_bytes over the arenas in proportion to what a full cache puts into each."""

@@ -18,13 +18,15 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
     """The memory of a contiguous tensor on the host; no copy."""
-    return memoryview(tensor.view(torch.uint8).numpy()).cast("B")
+    return tensor.view(torch.uint8).numpy().data.cast("B")
 
 
 def write_block(block: Tensor, payload: memoryview) -> None:
-    """Fill block [num_layers, 2, window_size, num_kv_heads, head_dim] from its bytes; raises ValueError on another size."""
+    """Fill block [num_layers, 2, window_size, num_kv_heads, head_dim] from its bytes; ValueError on another size."""
     if len(payload) != block.numel() * block.element_size():
-        raise ValueError(f"a block of {block.numel() * block.element_size()} bytes cannot hold {len(payload)}")
+        raise ValueError(
+            f"a block of {block.numel() * block.element_size()} bytes cannot hold {len(payload)}"
+        )
     block.copy_(torch.frombuffer(bytearray(payload), dtype=block.dtype).view(block.shape))
 
 

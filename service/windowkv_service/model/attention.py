@@ -150,7 +150,7 @@ class LeadersHeard(Exception):
 class BlockView:
     """A batch of sequences over their block tables, m new tokens each.
 
-    on_queries, when given, sees the queries of every layer before it attends, and may end the pass by raising LeadersHeard.
+    on_queries, when given, sees the queries of every layer before it attends; it may end the pass by LeadersHeard.
     """
 
     def __init__(

@@ -25,14 +25,14 @@ class Runner:
 
     def __init__(self, module: nn.Module, layout: KVLayout, arenas: Arenas, device: torch.device) -> None:
         self._module = module
-        self._decoder = module.get_decoder()
+        self._decoder: nn.Module = module.get_decoder()  # type: ignore[operator]  # every causal model has it
         self._layout = layout
         self._arenas = arenas
         self._device = device
 
     @torch.inference_mode()
     def prefill(self, token_ids: Sequence[int], start: int, staging: Staging, observed: Observed) -> None:
-        """Compute the KV of token_ids, which stand at positions start …, into staging. No logits: prefill never samples."""
+        """Compute the KV of token_ids, at positions start …, into staging. No logits: prefill never samples."""
         view = PrefillView(self._layout, staging, start, observed)
         ids = torch.tensor([list(token_ids)], device=self._device)
         positions = torch.arange(start, start + len(token_ids), device=self._device)[None]
@@ -43,7 +43,8 @@ class Runner:
         """token_ids and positions [B, m] over block tables → logits [B, vocab_size] of each row's last token."""
         view = BlockView(self._layout, self._arenas, tables, positions)
         output = self._call(self._module, token_ids, positions, view, logits_to_keep=1)
-        return output.logits[:, -1]
+        logits: Tensor = output.logits
+        return logits[:, -1]
 
     @torch.inference_mode()
     def listen(
