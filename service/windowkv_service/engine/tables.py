@@ -14,7 +14,7 @@ from windowkv_service.model.attention import GroupTables
 
 @dataclass(frozen=True)
 class GroupTable:
-    """One layer group's block_ids [NB] and key_positions [NB * window_size], prefix first; tail_slots [tail capacity]."""
+    """block_ids [NB] and key_positions [NB * window_size] of one layer group, prefix first; tail_slots [capacity]."""
 
     block_ids: Tensor
     key_positions: Tensor
