@@ -33,7 +33,7 @@ from windowkv_service.domain.results import (
     TokenLogprob,
     Usage,
 )
-from windowkv_service.errors import CacheNotFound
+from windowkv_service.errors import BadPageToken, CacheNotFound
 
 MODEL = ModelInfo(
     name="tiny",
@@ -133,6 +133,8 @@ class MemoryEngine:
 
     async def list_caches(self, request: ListRequest) -> CachePage:
         await self._receive(request)
+        if not f"0{request.page_token}".isdecimal():
+            raise BadPageToken("not a page token of this service", field="page_token")
         start = int(request.page_token or 0)
         wanted = request.label_filter.items()
         mine = [
@@ -140,7 +142,7 @@ class MemoryEngine:
             for (tenant, _), cache in self.caches.items()
             if tenant == request.tenant and wanted <= cache.labels.items()
         ]
-        end = start + request.page_size
+        end = start + (request.page_size or 100)
         return CachePage(tuple(mine[start:end]), str(end) if end < len(mine) else "")
 
     async def update_cache(self, request: UpdateRequest) -> CacheInfo:

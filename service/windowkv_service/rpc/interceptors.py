@@ -35,6 +35,7 @@ Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler
 HEALTH = "/grpc.health.v1.Health/"
 FAULTS = ("INTERNAL", "DATA_LOSS", "UNKNOWN")  # ours to look into
 STRAINS = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")  # the operator's
+DEADLINE_SLACK_S = 0.1
 
 log = get_logger(__name__)
 
@@ -142,7 +143,7 @@ class CallInterceptor(aio.ServerInterceptor):
                 _require_readable(request)
                 yield call
         except WindowKVError as error:
-            await _abort(context, error, request_id, ending)
+            await _abort(context, error, request_id, request, ending)
         except asyncio.CancelledError:
             ending.code = ending.reason = _why_cancelled(context)
             raise
@@ -151,7 +152,7 @@ class CallInterceptor(aio.ServerInterceptor):
             raise
         except Exception:
             log.exception("call failed", method=method, request_id=request_id)
-            await _abort(context, WindowKVError("internal error"), request_id, ending)
+            await _abort(context, WindowKVError("internal error"), request_id, request, ending)
         finally:
             self._record(method, call_type, ending, request_id, time.monotonic() - started)
 
@@ -171,10 +172,12 @@ class CallInterceptor(aio.ServerInterceptor):
         )
 
 
-async def _abort(context: Context, error: WindowKVError, request_id: str, ending: Ending) -> None:
+async def _abort(
+    context: Context, error: WindowKVError, request_id: str, request: object, ending: Ending
+) -> None:
     """End the call with the error's status and details. Raises, as gRPC's abort does."""
     ending.code, ending.reason = error.status, error.reason
-    status = rich_status(error, request_id)
+    status = rich_status(error, request_id, request)
     details = ((DETAILS_KEY, status.SerializeToString()), (REQUEST_ID_KEY, request_id))
     await context.abort(status_code(error), status.message, details)
 
@@ -211,8 +214,10 @@ def _refusal(error: WindowKVError, handler: Handler) -> Handler:
 
 
 def _why_cancelled(context: Context) -> str:
+    """The client's clock runs ahead by the time its request took to get here: it gives up just before we would."""
     remaining: float | None = context.time_remaining()
-    return "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
+    is_late = remaining is not None and remaining < DEADLINE_SLACK_S
+    return "DEADLINE_EXCEEDED" if is_late else "CANCELLED"
 
 
 def _level(method: str, code: str) -> int:

@@ -126,15 +126,19 @@ class Server:
 
 
 def _options(settings: ServerSettings) -> tuple[tuple[str, int], ...]:
-    """Keep-alive tolerates clients that ping every ten seconds. Connections are renewed every ten minutes: so
-    clients look for new workers. No limit on concurrent calls: it would refuse health probes too."""
+    """What is not gRPC's default.
+
+    Keep-alive tolerates clients that ping every ten seconds. Connections are renewed every ten minutes, so that clients
+    look for new workers; what runs on an old one has an hour to finish. Concurrent calls are not limited here: that
+    would refuse health probes too, and the engine's queue is bounded.
+    """
     return (
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_connection_age_ms", 600_000),
-        ("grpc.max_connection_age_grace_ms", 120_000),
+        ("grpc.max_connection_age_grace_ms", 3_600_000),
         ("grpc.max_concurrent_streams", 256),
         ("grpc.so_reuseport", 0),
     )

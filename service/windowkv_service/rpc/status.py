@@ -10,45 +10,25 @@ from google.rpc import error_details_pb2
 from google.rpc.status_pb2 import Status
 
 from windowkv_service.errors import WindowKVError
+from windowkv_service.rpc.field_paths import wire_path
 
 DOMAIN = "windowkv"
 DETAILS_KEY = "grpc-status-details-bin"
 MAX_MESSAGE = 300  # characters; statuses travel as metadata, of which both ends accept 8 KiB
-
-# The engine names the fields of its own requests; a caller knows them under the wire's names.
-WIRE_FIELDS = {
-    "token_ids": "input",
-    "messages": "input.messages",
-    "compression.kept_ratio": "cache.compression.kept_ratio",
-    "compression.method": "cache.compression.method",
-    "compression.task": "cache.compression.task",
-    "compression.retention": "cache.compression.retention",
-    "ttl_s": "cache.ttl",
-    "pinned": "cache.pinned",
-    "alias": "cache.alias",
-    "display_name": "cache.display_name",
-    "labels": "cache.labels",
-    "durability": "cache.durability",
-}
 
 
 def status_code(error: WindowKVError) -> grpc.StatusCode:
     return grpc.StatusCode[error.status]
 
 
-def wire_field(error: WindowKVError) -> str | None:
-    """The path in the request that is to blame, or None."""
-    return None if error.field is None else WIRE_FIELDS.get(error.field, error.field)
-
-
-def rich_status(error: WindowKVError, request_id: str) -> Status:
+def rich_status(error: WindowKVError, request_id: str, request: object) -> Status:
     """The error with everything that a program can act on."""
     details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata={"request_id": request_id})
     ]
     message = error.message[:MAX_MESSAGE]
-    field = wire_field(error)
-    if field is not None:
+    if error.field is not None:
+        field = wire_path(error.field, request)
         violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if error.retry_after_s is not None:

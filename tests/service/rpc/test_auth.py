@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
@@ -29,7 +31,7 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
 @pytest.mark.parametrize(("token", "tenant"), TOKENS.items())
 async def test_a_token_is_its_tenant(wire: ServedWire, token: str, tenant: str) -> None:
     await wire.caches.ListCaches(LIST, metadata=bearer(token))
-    assert wire.engine.requests == [ListRequest(tenant)]
+    assert wire.engine.requests == [ListRequest(tenant, page_size=0)]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,18 @@ async def test_the_schemes_name_is_not_case_sensitive(wire: ServedWire) -> None:
 async def test_probes_need_no_token(wire: ServedWire) -> None:
     answer = await wire.health.Check(health_pb2.HealthCheckRequest())
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_calls_at_the_same_time_are_not_mixed_up(wire: ServedWire) -> None:
+    tokens = list(TOKENS) * 20
+    await asyncio.gather(
+        *(
+            wire.caches.ListCaches(cache_pb2.ListCachesRequest(page_size=number), metadata=bearer(token))
+            for number, token in enumerate(tokens)
+        )
+    )
+    expected = [ListRequest(TOKENS[token], page_size=number) for number, token in enumerate(tokens)]
+    assert sorted(wire.engine.requests, key=lambda request: request.page_size) == expected
 
 
 async def test_a_foreign_cache_and_an_unknown_one_are_answered_alike(wire: ServedWire) -> None:

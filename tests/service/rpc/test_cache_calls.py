@@ -60,10 +60,15 @@ async def test_labels_filter_a_list(wire: ServedWire) -> None:
     assert [cache.name for cache in page.caches] == [legal.name]
 
 
-@pytest.mark.parametrize(("asked", "used"), [(0, 100), (1, 1), (1000, 1000), (100_000, 1000)])
-async def test_the_page_size_has_a_default_and_a_limit(wire: ServedWire, asked: int, used: int) -> None:
-    await list_page(wire, page_size=asked)
-    assert wire.engine.requests[-1] == ListRequest("default", page_size=used)
+async def test_page_size_and_token_reach_the_engine_as_they_are(wire: ServedWire) -> None:
+    await list_page(wire, page_size=7, page_token="3")
+    assert wire.engine.requests == [ListRequest("default", page_size=7, page_token="3")]
+
+
+async def test_a_page_token_that_the_engine_refuses_is_the_callers_mistake(wire: ServedWire) -> None:
+    refusal = await refusal_of(wire.caches.ListCaches(cache_pb2.ListCachesRequest(page_token="🦆")))
+    expected = ("INVALID_ARGUMENT", "BAD_PAGE_TOKEN", "page_token")
+    assert (refusal.code, refusal.reason, refusal.field) == expected
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 import structlog
 from grpc import aio
+from grpc_health.v1 import health_pb2
 from prometheus_client import CollectorRegistry
 from refusals import refusal_of
 from served_wire import ServedWire, serve_wire
@@ -48,6 +50,10 @@ async def finished(call: aio.UnaryStreamCall) -> dict[str, str]:
     async for _ in call:
         pass
     return dict(await call.initial_metadata())
+
+
+async def refused_without_details(call: aio.Call) -> None:
+    assert await call.code() is not grpc.StatusCode.OK
 
 
 async def calls(stream: io.StringIO, count: int) -> list[dict[str, Any]]:
@@ -132,6 +138,23 @@ async def test_a_cancelled_call_is_logged_as_one(log_stream: io.StringIO, wire: 
     call.cancel()
     [line] = await calls(log_stream, 1)
     assert (line["method"], line["code"]) == (GENERATE, "CANCELLED")
+
+
+async def test_a_call_whose_deadline_passed_is_logged_as_one(
+    log_stream: io.StringIO, wire: ServedWire
+) -> None:
+    wire.engine.hold = True
+    await refused_without_details(wire.generation.Generate(question(), timeout=0.1))
+    [line] = await calls(log_stream, 1)
+    assert (line["method"], line["code"]) == (GENERATE, "DEADLINE_EXCEEDED")
+
+
+async def test_a_probe_is_logged_for_debugging_only(log_stream: io.StringIO, wire: ServedWire) -> None:
+    await wire.health.Check(health_pb2.HealthCheckRequest())
+    await refused_without_details(wire.health.Check(health_pb2.HealthCheckRequest(service="nothing")))
+    found, unknown = await calls(log_stream, 2)
+    assert (found["code"], found["level"]) == ("OK", "debug")
+    assert (unknown["code"], unknown["level"]) == ("NOT_FOUND", "debug")
 
 
 async def test_calls_are_counted_by_method_and_status() -> None:

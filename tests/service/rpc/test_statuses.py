@@ -51,21 +51,10 @@ async def test_an_error_arrives_in_a_stream_as_well(wire: ServedWire) -> None:
     assert refusal.retry_after_s == 1.5
 
 
-@pytest.mark.parametrize(
-    ("field", "on_the_wire"),
-    [
-        ("token_ids", "input"),
-        ("ttl_s", "cache.ttl"),
-        ("alias", "cache.alias"),
-        ("sampling.max_tokens", "sampling.max_tokens"),
-        ("name", "name"),
-    ],
-)
-async def test_the_engines_field_is_named_as_the_caller_knows_it(
-    wire: ServedWire, field: str, on_the_wire: str
-) -> None:
-    wire.engine.trouble = errors.PromptTooLong("too long", field=field)
-    assert (await refusal_of(wire.caches.GetCache(GET))).field == on_the_wire
+async def test_a_field_of_the_engines_is_named_as_the_caller_knows_it(wire: ServedWire) -> None:
+    wire.engine.trouble = errors.PromptTooLong("too long", field="token_ids")
+    call = wire.generation.Generate(generation_pb2.GenerateRequest(input=types_pb2.Input(text="x")))
+    assert (await refusal_of(call.read())).field == "input"
 
 
 async def test_a_fault_of_ours_says_nothing_of_its_inside(wire: ServedWire) -> None:

@@ -19,17 +19,13 @@ from windowkv_service.domain.results import (
     ModelInfo,
     PrefillProgress,
 )
-from windowkv_service.errors import BadOption, UnknownMethod
-from windowkv_service.rpc import page_token
+from windowkv_service.errors import UnknownMethod
 from windowkv_service.rpc.call import Call
 from windowkv_service.rpc.convert.enums import CACHE_STATE, DURABILITY, RETENTION, TASK, TIER
 from windowkv_service.rpc.convert.expiry import to_ttl_s
 from windowkv_service.rpc.convert.model import check_model
 from windowkv_service.rpc.convert.times import to_duration, to_timestamp
 from windowkv_service.rpc.names import check_alias, check_display_name, check_label_filter, check_labels
-
-DEFAULT_PAGE_SIZE = 100
-MAX_PAGE_SIZE = 1000
 
 
 def to_create_request(
@@ -97,21 +93,18 @@ def to_create_response(event: PrefillProgress | CreateOutcome) -> cache_pb2.Crea
 
 
 def to_list_request(request: cache_pb2.ListCachesRequest, tenant: str) -> ListRequest:
-    if request.page_size < 0:
-        raise BadOption("page_size is not negative", field="page_size")
-    label_filter = check_label_filter(request.label_filter, "label_filter")
+    """Page sizes and tokens are the cache room's to judge: it makes the pages."""
     return ListRequest(
         tenant=tenant,
-        page_size=min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
-        page_token=page_token.unwrap(request.page_token, tenant, label_filter, "page_token"),
-        label_filter=label_filter,
+        page_size=request.page_size,
+        page_token=request.page_token,
+        label_filter=check_label_filter(request.label_filter, "label_filter"),
     )
 
 
-def to_list_response(page: CachePage, request: ListRequest) -> cache_pb2.ListCachesResponse:
+def to_list_response(page: CachePage) -> cache_pb2.ListCachesResponse:
     return cache_pb2.ListCachesResponse(
-        caches=[to_wire_cache(cache) for cache in page.caches],
-        next_page_token=page_token.wrap(page.next_page_token, request.tenant, request.label_filter),
+        caches=[to_wire_cache(cache) for cache in page.caches], next_page_token=page.next_page_token
     )
 
 

@@ -50,7 +50,7 @@ class CacheServicer(cache_pb2_grpc.CacheServiceServicer):
         self, request: cache_pb2.ListCachesRequest, context: Context
     ) -> cache_pb2.ListCachesResponse:
         listing = to_list_request(request, current_call.get().tenant)
-        return to_list_response(await self._engine.list_caches(listing), listing)
+        return to_list_response(await self._engine.list_caches(listing))
 
     async def UpdateCache(
         self, request: cache_pb2.UpdateCacheRequest, context: Context
