@@ -224,7 +224,9 @@ class Cache(_message.Message):
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """ttl is expire_time counted from now, more than 0 and at most what the service allows; never shown."""
+        """ttl is expire_time counted from now, more than 0; never shown. The service shortens what is longer than it
+        allows: expire_time tells.
+        """
 
     @_builtins.property
     def compression(self) -> Global___Compression:
