@@ -18,11 +18,15 @@ from windowkv_service.telemetry import configure_logging, get_logger, request_co
 def output() -> Iterator[io.StringIO]:
     """What is logged, from loggers configured for this test and put back after it."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    loggers = [root, *(one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger))]
+    before = [(one, one.handlers[:], one.propagate) for one in loggers]
+    level = root.level
     yield io.StringIO()
     logging.captureWarnings(False)
     structlog.reset_defaults()
-    root.handlers[:], root.level = handlers, level
+    root.setLevel(level)
+    for logger, handlers, propagate in before:
+        logger.handlers[:], logger.propagate = handlers, propagate
 
 
 def lines(output: io.StringIO) -> list[dict[str, object]]:
@@ -46,6 +50,17 @@ def test_the_standard_librarys_loggers_come_out_alike(output: io.StringIO) -> No
         logging.getLogger("transformers").warning("%d weights unused", 3, extra={"shard": 1})
     (line,) = lines(output)
     assert (line["event"], line["shard"], line["request_id"]) == ("3 weights unused", 1, "request-8")
+
+
+def test_a_library_that_writes_for_itself_is_taken_over(output: io.StringIO) -> None:
+    theirs = io.StringIO()
+    library = logging.getLogger("windowkv_test_library")
+    library.addHandler(logging.StreamHandler(theirs))
+    library.propagate = False
+    configure_logging("info", "json", output)
+    library.warning("slow path taken")
+    assert theirs.getvalue() == ""
+    assert lines(output)[0]["event"] == "slow path taken"
 
 
 def test_a_requests_id_ends_with_its_context(output: io.StringIO) -> None:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import urllib.error
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fed_metrics import CACHE, USAGE, feed_everything
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+import windowkv_service
 from windowkv_service import errors
 from windowkv_service.cache.events import CacheEvents, Departure, Lookup, RedisOp
 from windowkv_service.domain.results import CreateOutcome, MissReason, Tier
-from windowkv_service.telemetry import Metrics, TierMetrics, serve_metrics
+from windowkv_service.telemetry import (
+    GrpcMetrics,
+    Metrics,
+    RequestMetrics,
+    StepMetrics,
+    TierMetrics,
+    serve_metrics,
+)
 
 BOUNDED_LABELS = {
     "tier",
@@ -80,6 +90,12 @@ def test_every_metric_can_be_fed_by_some_method(metrics: Metrics) -> None:
     feed_everything(metrics)
     after = snapshot(metrics)
     assert [name for name in after if after[name] == before.get(name)] == []
+
+
+@pytest.mark.parametrize("group", [Metrics, RequestMetrics, StepMetrics, TierMetrics, GrpcMetrics])
+def test_every_metric_is_fed_by_some_room(group: type) -> None:
+    methods = {name for name, member in vars(group).items() if inspect.isfunction(member) and name[0] != "_"}
+    assert methods - named_elsewhere() == set()
 
 
 def test_an_answer_counts_its_prompt_tokens_by_source(metrics: Metrics) -> None:
@@ -185,6 +201,15 @@ def test_an_address_may_stand_in_brackets_as_ipv6_needs(metrics: Metrics) -> Non
 def test_a_taken_port_is_an_error_at_start(metrics: Metrics) -> None:
     with serve_metrics(metrics.registry, 0) as endpoint, pytest.raises(OSError, match="in use"):
         serve_metrics(metrics.registry, endpoint.port)
+
+
+def named_elsewhere() -> set[str]:
+    """All names that follow a dot in the service, but for the files where the metrics are made."""
+    service = Path(windowkv_service.__file__).parent
+    trees = [
+        ast.parse(path.read_text()) for path in service.rglob("*.py") if not path.name.endswith("_metrics.py")
+    ]
+    return {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
 
 
 def snapshot(metrics: Metrics) -> dict[str, list[tuple[object, float]]]:

@@ -66,7 +66,6 @@ def feed_everything(metrics: Metrics) -> None:
     metrics.describe_model(
         ModelInfo("m", "d" * 64, "llama", 10, 100, 4, 2, 16, 16, "float32", 512, ("windowkv",))
     )
-    requests.admitted("create", 0.1)
     requests.token_after(0.01)
     requests.created(CreateOutcome(CACHE, False, 10, 0.5, 0.1), Tier.HOST)
     requests.answered(replace(USAGE, is_recomputed=True))

@@ -17,6 +17,7 @@ class DecodeBatch:
 
     def __init__(self, resources: Resources) -> None:
         self._runner = resources.runner
+        self._metrics = resources.metrics.requests
         self._device = resources.model.device
         self._window_size = resources.model.layout.window_size
         self._sequences: list[Sequence] = []
@@ -32,7 +33,9 @@ class DecodeBatch:
         for sequence, sampled in zip(
             sequences, sample(logits, [sequence.sampler for sequence in sequences]), strict=True
         ):
+            before = sequence.last_token_time
             sequence.accept(sampled)
+            self._metrics.token_after(sequence.last_token_time - before)
 
     def _tables_of(self, sequences: Many[Sequence]) -> BatchTables:
         if self._tables is None or self._sequences != list(sequences):

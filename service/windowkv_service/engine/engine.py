@@ -168,6 +168,7 @@ class Engine:
 
     def _observe(self) -> None:
         self._resources.metrics.observe_status(self.status())
+        self._resources.observe_entries()
 
     def _cancel(self, task: Task, reason: CancelReason) -> None:
         assert self._worker is not None

@@ -137,6 +137,18 @@ class Resources:
         """Drop what is past its time. The books and the device forget it here; the tiers below by themselves."""
         self.store.expire(self.clock())
 
+    def observe_entries(self) -> None:
+        """Set the gauges that count entries. Below the device nothing is pinned."""
+        entries = list(self.store.entries())
+        resident = [entry for entry in entries if entry.blocks is not None]
+        pinned_bytes = sum(entry.stored_bytes for entry in resident if entry.pinned or entry.pins)
+        tiers = self.metrics.tiers
+        tiers.set_entries(TierName.DEVICE, num_entries=len(resident), pinned_bytes=pinned_bytes)
+        tiers.set_entries(TierName.HOST, num_entries=sum(entry.on_host for entry in entries), pinned_bytes=0)
+        tiers.set_entries(
+            TierName.REDIS, num_entries=sum(entry.on_redis for entry in entries), pinned_bytes=0
+        )
+
     def close(self) -> None:
         """End the transfers and let go of the tiers below."""
         self.transfers.close()

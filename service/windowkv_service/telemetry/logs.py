@@ -36,7 +36,10 @@ PRIVATE_FIELDS = frozenset(
 
 
 def configure_logging(level: str, format: LogFormat = "json", stream: TextIO | None = None) -> None:
-    """Route structlog and the standard library's logging to one stream, stderr unless given."""
+    """Route structlog and the standard library's logging to one stream, stderr unless given.
+
+    Call it after the libraries have been imported: what they set up for themselves is undone here.
+    """
     output = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(output)
     handler.setFormatter(
@@ -51,6 +54,7 @@ def configure_logging(level: str, format: LogFormat = "json", stream: TextIO | N
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    _take_over_libraries()
     logging.captureWarnings(True)
     structlog.configure(
         processors=[
@@ -81,6 +85,14 @@ def withhold_private(_: Any, __: str, event: EventDict) -> MutableMapping[str, A
     for name in PRIVATE_FIELDS & event.keys():
         event[name] = WITHHELD
     return event
+
+
+def _take_over_libraries() -> None:
+    """Some libraries (transformers is one) write to stderr with a handler of their own; their lines join ours."""
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.handlers.clear()
+            logger.propagate = True
 
 
 def _shared_processors() -> list[Processor]:

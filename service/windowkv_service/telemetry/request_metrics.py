@@ -73,7 +73,7 @@ class RequestMetrics:
         )
         self._duration = Histogram(
             "windowkv_request_duration_seconds",
-            "From a request's arrival to its end, however it ended.",
+            "From a request's arrival to its end; those that were refused or broken off are not counted.",
             ["call"],
             buckets=LATENCY_BUCKETS,
             registry=registry,
@@ -147,15 +147,13 @@ class RequestMetrics:
         self._running.set(num_running)
         self._waiting.set(num_waiting)
 
-    def admitted(self, call: Call, queue_s: float) -> None:
-        self._queue.labels(call).observe(queue_s)
-
     def token_after(self, seconds: float) -> None:
         """A token followed the one before it in the same answer after so many seconds."""
         self._between_tokens.observe(seconds)
 
     def created(self, outcome: CreateOutcome, source: Tier | None) -> None:
         """A cache was created; source is the tier of its num_reused tokens, None when there are none."""
+        self._queue.labels("create").observe(outcome.queue_s)
         tokens = outcome.cache.token_count
         self._count_prompt(tokens - outcome.num_reused, outcome.num_reused, source)
         if not outcome.is_hit:
@@ -163,6 +161,7 @@ class RequestMetrics:
 
     def answered(self, usage: Usage) -> None:
         """An answer ended with its usage."""
+        self._queue.labels("generate").observe(usage.queue_s)
         self._count_prompt(usage.prompt_tokens - usage.cached_tokens, usage.cached_tokens, usage.source_tier)
         self._generated_tokens.inc(usage.generated_tokens)
         self._first_token.labels(source_of(usage.source_tier)).observe(usage.time_to_first_token_s)

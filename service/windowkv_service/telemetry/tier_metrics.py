@@ -33,7 +33,9 @@ class TierMetrics:
         self._pinned = Gauge(
             "windowkv_tier_pinned_bytes", "Bytes a tier must not evict now.", ["tier"], registry=registry
         )
-        self._entries = Gauge("windowkv_tier_entries", "Entries a tier holds.", ["tier"], registry=registry)
+        self._entries = Gauge(
+            "windowkv_tier_entries", "Entries of this worker that a tier holds.", ["tier"], registry=registry
+        )
         self._lookups = Counter(
             "windowkv_cache_lookups_total",
             "What was asked of a tier and what it had. corrupt: bytes that were wrong, and not served.",
