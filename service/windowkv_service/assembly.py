@@ -84,7 +84,7 @@ def build_resources(
         model=model,
         info=_info(model, tuple(methods)),
         runner=Runner(model.module, model.layout, arenas, model.device),
-        device=DeviceTier(arenas, pools, clock),
+        device=DeviceTier(arenas, pools, clock, is_poisoned=settings.poison_blocks),
         store=PrefixStore(clock, pools, events=events),
         transfers=transfers,
         selectors=methods,

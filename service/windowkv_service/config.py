@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     load_budget_s: float = Field(
         2.0, gt=0, description="longest wait for a lower tier before computing instead"
     )
+    poison_blocks: bool = Field(
+        False, description="debugging: fill every block with NaN before it is used again"
+    )
     drain_s: float = Field(30.0, ge=0, description="how long running requests may finish after SIGTERM")
 
     secret: SecretStr = Field(

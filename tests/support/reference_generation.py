@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ REFERENCE_ATTENTION = "masked_reference"
 
 def plain_generate(directory: Path, token_ids: Sequence[int], max_tokens: int) -> list[int]:
     """What transformers answers, greedily, without ever stopping early."""
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    model = _load(directory, "sdpa")
     ids = torch.tensor([list(token_ids)])
     with torch.inference_mode():
         output = model.generate(
@@ -39,8 +40,7 @@ def masked_generate(
 
     kept: layer → positions of the prompt that the layer still has.
     """
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
-    model.set_attn_implementation(REFERENCE_ATTENTION)
+    model = _load(directory, REFERENCE_ATTENTION)
     ids = [*prompt_ids, *new_ids]
     with torch.inference_mode():
         for _ in range(max_tokens):
@@ -53,6 +53,13 @@ def masked_generate(
             ).logits
             ids.append(int(logits[0, -1].argmax()))
     return ids[len(prompt_ids) + len(new_ids) :]
+
+
+@lru_cache(maxsize=2)
+def _load(directory: Path, attention: str) -> Any:
+    return AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation=attention
+    ).eval()
 
 
 def _attend(

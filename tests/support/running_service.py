@@ -73,7 +73,7 @@ class RunningService:
 @contextmanager
 def running(**settings: Any) -> Iterator[RunningService]:
     """A worker with these settings on a free loopback port; stopped at the end."""
-    options: dict[str, Any] = {"listen": "127.0.0.1:0", "device": "cpu", "dtype": "float32", **settings}
+    options: dict[str, Any] = {"listen": "127.0.0.1:0", "device": "cpu", "poison_blocks": True, **settings}
     service = RunningService(Settings(**options))
     try:
         yield service

@@ -23,14 +23,30 @@ class DeviceTier:
 
     tier = Tier.DEVICE
 
-    def __init__(self, arenas: Arenas, pools: Mapping[Arena, BlockPool], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        arenas: Arenas,
+        pools: Mapping[Arena, BlockPool],
+        clock: Callable[[], float],
+        *,
+        is_poisoned: bool = False,
+    ) -> None:
+        """is_poisoned: blocks are handed out full of NaN, so that reading what was not written shows at once."""
         self.arenas = arenas
         self.pools = pools
         self._clock = clock
+        self._is_poisoned = is_poisoned
         self._expiry: dict[Address, float] = {}
 
     def pool(self, group: KVGroup) -> BlockPool:
         return self.pools[self.arenas.arena_of(group)]
+
+    def take(self, arena: int, count: int) -> list[int]:
+        """So many blocks for new bytes, one reference each; PoolFull takes nothing."""
+        block_ids = self.pools[arena].take(count)
+        if self._is_poisoned:
+            self.arenas.tensors[arena][block_ids] = float("nan")
+        return block_ids
 
     def share(self, group: KVGroup, address: Address) -> int | None:
         """The block that holds address, retained; None when the device does not have it."""

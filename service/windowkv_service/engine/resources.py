@@ -101,7 +101,7 @@ class Resources:
             if time.monotonic() >= until:
                 raise CacheFull("the device is full of caches in use", retry_after_s=ROOM_WAIT_S)
             yield Until(lambda: self._has_room(needs) or time.monotonic() >= until)
-        return {arena: self.device.pools[arena].take(count) for arena, count in needs.items()}
+        return {arena: self.device.take(arena, count) for arena, count in needs.items()}
 
     def _has_room(self, needs: Mapping[int, int]) -> bool:
         return all(self.store.make_room(arena, count) for arena, count in needs.items())

@@ -13,6 +13,7 @@ import torch
 import xxhash
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers.utils import logging as transformers_logging
 
 from windowkv_service.errors import UnsupportedModel
 from windowkv_service.kv.layout import KVLayout
@@ -58,6 +59,7 @@ class LoadedModel:
 
 def load(options: ModelOptions) -> LoadedModel:
     """Read the model from disk; raises UnsupportedModel, with the reason, for anything that would not be exact."""
+    transformers_logging.disable_progress_bar()
     directory = BUILTIN_DIRECTORY if options.model == BUILTIN else Path(options.model)
     config = _read_config(directory)
     device = torch.device(options.device if options.device != "auto" else _best_device())
