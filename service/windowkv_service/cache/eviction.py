@@ -12,16 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from windowkv_service.cache.speeds import Speeds
 from windowkv_service.domain.results import Tier
-
-
-@dataclass(frozen=True)
-class Speeds:
-    """Measured where possible; these are what a first estimate needs."""
-
-    host_bytes_per_s: float = 8e9
-    redis_bytes_per_s: float = 8e8
-    prefill_tokens_per_s: float = 2e3
 
 
 @dataclass(frozen=True)
@@ -42,12 +34,10 @@ class Stay:
 
 def restore_s(stay: Stay, speeds: Speeds) -> float:
     """Seconds to bring it back."""
-    recompute_s = stay.token_count / speeds.prefill_tokens_per_s
-    if stay.tier_below is Tier.HOST:
-        return min(recompute_s, stay.size_bytes / speeds.host_bytes_per_s)
-    if stay.tier_below is Tier.REDIS:
-        return min(recompute_s, stay.size_bytes / speeds.redis_bytes_per_s)
-    return recompute_s
+    recompute_s = speeds.recompute_s(stay.token_count)
+    if stay.tier_below is None:
+        return recompute_s
+    return min(recompute_s, speeds.load_s(stay.tier_below, stay.size_bytes))
 
 
 def worth(stay: Stay, speeds: Speeds) -> float:

@@ -86,14 +86,12 @@ class InFlight:
             self._readings.discard(reading)
 
     def keep(self, tier: Tier, frames: Sequence[Frame], reading: Reading, ttl_s: float) -> None:
-        """Put into tier what was read, except what was dropped; no drop begins meanwhile."""
-        with self._lock:
-            allowed = [
-                one
-                for one in frames
-                if one.address not in reading.revoked and one.address not in self._dropping
-            ]
-            tier.put(allowed, ttl_s)
+        """Put into tier what was read, except what was dropped. One frame at a time, so that nobody who needs
+        this table waits for more than one copy."""
+        for frame in frames:
+            with self._lock:  # no drop begins between the question and the put
+                if frame.address not in reading.revoked and frame.address not in self._dropping:
+                    tier.put([frame], ttl_s)
 
     def _revoke(self, addresses: Sequence[Address]) -> None:
         for reading in self._readings:

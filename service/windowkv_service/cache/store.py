@@ -20,6 +20,7 @@ from windowkv_service.cache.claims import Claims
 from windowkv_service.cache.entry import Arena, Entry, PlacedBlock
 from windowkv_service.cache.events import CacheEvents, Departure, NoEvents
 from windowkv_service.cache.prefix import common_length
+from windowkv_service.cache.speeds import Speeds
 from windowkv_service.domain.keys import TOKEN_ARRAY, Address
 from windowkv_service.domain.requests import ListRequest
 from windowkv_service.domain.results import Tier
@@ -40,12 +41,12 @@ class PrefixStore:
         self,
         clock: Callable[[], float],
         pools: Mapping[Arena, BlockPool],
-        speeds: eviction.Speeds | None = None,
+        speeds: Speeds | None = None,
         events: CacheEvents | None = None,
     ) -> None:
         self._clock = clock
         self._pools = pools
-        self.speeds = speeds or eviction.Speeds()
+        self.speeds = speeds or Speeds()
         self._events = events or NoEvents()
         self._entries: dict[str, Entry] = {}
         self._by_tenant: dict[str, OrderedDict[str, Entry]] = defaultdict(

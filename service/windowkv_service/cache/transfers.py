@@ -8,6 +8,7 @@ never queues behind writes. Submit and poll from one thread, the engine's worker
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -16,7 +17,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from windowkv_service.cache.events import CacheEvents, NoEvents
+from windowkv_service.cache.debts import Debts
+from windowkv_service.cache.events import CacheEvents, NoEvents, RedisOp
 from windowkv_service.cache.frame import Frame, FrameKind
 from windowkv_service.cache.inflight import InFlight
 from windowkv_service.cache.jobs import Fetched, Job, JobKind, ManifestRef, ManifestWrite, Probed, R, Spilled
@@ -52,6 +54,7 @@ class Transfers:
         self._wake = wake
         self._events = events or NoEvents()
         self._in_flight = InFlight()
+        self._debts = Debts()
         self._reads = Reads(host, redis, self._in_flight, self._events)
         self._host_lane = ThreadPoolExecutor(1, "windowkv-host")
         self._redis_lane = ThreadPoolExecutor(1, "windowkv-redis")
@@ -60,20 +63,24 @@ class Transfers:
         self._finished: deque[Job[Any]] = deque()
         self._num_open = 0
         self._pending_bytes = 0
+        if redis is not None:
+            redis.when_up(self._pay_debts)
 
     def submit_spill(
         self, frames: Sequence[Frame], *, manifest: ManifestWrite | None, ttl_s: float
     ) -> Job[Spilled]:
         """Write frames to host memory, then to Redis, then the manifest. The frames' memory must stay as it
         is until the job is done. With more than max_pending_bytes on their way Redis is given up at once."""
-        spill = Spill(frames, manifest, ttl_s, self._host, self._in_flight, self._events)
+        spill = Spill(frames, manifest, ttl_s, self._host, self._in_flight, self._debts, self._events)
         size_bytes = spill.size_bytes
         uses_redis = self._claim(size_bytes)
+        if self._redis is not None and not uses_redis:
+            self._events.redis_failed(RedisOp.WRITE, "backlog")
         return self._write(JobKind.SPILL, spill, uses_redis, size_bytes)
 
     def submit_drop(self, addresses: Sequence[Address], manifest: ManifestRef | None) -> Job[DeleteReceipt]:
         """Forget in every tier; the receipt says which confirmed."""
-        return self._write(JobKind.DROP, Drop(addresses, manifest, self._host, self._in_flight))
+        return self._write(JobKind.DROP, Drop(addresses, manifest, self._host, self._in_flight, self._debts))
 
     def submit_extend(self, addresses: Sequence[Address], ttl_s: float) -> Job[None]:
         return self._write(JobKind.EXTEND, Extend(addresses, ttl_s, self._host))
@@ -108,9 +115,7 @@ class Transfers:
 
     def submit_manifests(self, list_key: bytes) -> Job[list[Frame]]:
         """All manifests that were written under list_key and still live."""
-        return self._read(
-            JobKind.MANIFESTS, [], lambda: self._redis.list_manifests(list_key) if self._redis else []
-        )
+        return self._read(JobKind.MANIFESTS, [], lambda: self._manifests(list_key))
 
     def poll(self) -> list[Job[Any]]:
         """Jobs that finished since the last poll, in the order they finished."""
@@ -131,7 +136,21 @@ class Transfers:
             lane.shutdown(wait=True, cancel_futures=True)
 
     def _manifest(self, address: Address, nothing: Found) -> Found:
-        return nothing if self._redis is None else self._redis.get([address], FrameKind.MANIFEST)[0]
+        if self._redis is None:
+            return nothing
+        if self._debts.is_owed(address):
+            return Miss(MissReason.NOT_CACHED)
+        return self._redis.get([address], FrameKind.MANIFEST)[0]
+
+    def _manifests(self, list_key: bytes) -> list[Frame]:
+        listed = [] if self._redis is None else self._redis.list_manifests(list_key)
+        return [frame for frame in listed if not self._debts.is_owed(frame.address)]
+
+    def _pay_debts(self) -> None:
+        redis = self._redis
+        if redis is not None:
+            with contextlib.suppress(RuntimeError):  # closing down
+                self._redis_lane.submit(_guard, lambda: self._debts.pay(redis))
 
     def _claim(self, size_bytes: int) -> bool:
         """Whether so much more may be on its way to Redis."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Generic, Protocol
 
+from windowkv_service.cache.debts import Debts
 from windowkv_service.cache.events import CacheEvents
 from windowkv_service.cache.frame import Frame
 from windowkv_service.cache.inflight import InFlight
@@ -40,6 +41,7 @@ class Spill:
         ttl_s: float,
         host: AnyTier,
         in_flight: InFlight,
+        debts: Debts,
         events: CacheEvents,
     ) -> None:
         self._frames = frames
@@ -47,6 +49,7 @@ class Spill:
         self._ttl_s = ttl_s
         self._host = host
         self._in_flight = in_flight
+        self._debts = debts
         self._events = events
         self._tiers: set[Tier] = set()
         self._started = time.monotonic()
@@ -64,6 +67,7 @@ class Spill:
         self._put(self._host)
 
     def to_redis(self, redis: RedisTier) -> None:
+        self._debts.forgive(frame.address for frame in self._frames)
         if self._put(redis) and self._manifest is not None and not self._publish(redis, self._manifest):
             self._tiers.discard(Tier.REDIS)
 
@@ -83,22 +87,32 @@ class Spill:
 
     def _publish(self, redis: RedisTier, manifest: ManifestWrite) -> bool:
         if manifest.requires:
+            self._debts.forgive(manifest.requires)
             redis.extend(manifest.requires, self._ttl_s)
             if not all(redis.has(manifest.requires)):
                 return False
-        return redis.put_manifest(manifest.list_key, manifest.frame, self._ttl_s)
+        if not redis.put_manifest(manifest.list_key, manifest.frame, self._ttl_s):
+            return False
+        self._debts.forgive([manifest.frame.address])
+        return True
 
 
 class Drop:
     """The manifest first, then the bytes: the reverse of a spill."""
 
     def __init__(
-        self, addresses: Sequence[Address], manifest: ManifestRef | None, host: AnyTier, in_flight: InFlight
+        self,
+        addresses: Sequence[Address],
+        manifest: ManifestRef | None,
+        host: AnyTier,
+        in_flight: InFlight,
+        debts: Debts,
     ) -> None:
         self._addresses = addresses
         self._manifest = manifest
         self._host = host
         self._in_flight = in_flight
+        self._debts = debts
         self._confirmed: dict[Tier, bool] = {}
         in_flight.begin_drop(addresses)
 
@@ -116,6 +130,8 @@ class Drop:
             self._manifest.list_key, self._manifest.address
         )
         self._confirmed[Tier.REDIS] = redis.drop(self._addresses) and is_unlisted
+        if not self._confirmed[Tier.REDIS]:
+            self._debts.owe(self._addresses, self._manifest)
 
     def end(self) -> None:
         self._in_flight.end_drop(self._addresses)

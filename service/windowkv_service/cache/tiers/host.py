@@ -94,6 +94,12 @@ class HostTier:
             kept = self._live(address)
             return None if kept is None else kept.raw
 
+    def expires_at(self, address: Address) -> float:
+        """On this tier's clock; what is not there has expired long ago."""
+        with self._lock:
+            kept = self._live(address)
+            return float("-inf") if kept is None else kept.expires_at
+
     def _put(self, frame: Frame, ttl_s: float) -> bool:
         if frame.size_bytes > min(self._capacity_bytes, MAX_FRAME_BYTES) or ttl_s <= 0:
             return False

@@ -9,7 +9,6 @@ import redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.connection import ConnectionPool
-from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -23,8 +22,7 @@ def connect(target: RedisTarget, timeout_s: float) -> Any:
         "socket_connect_timeout": timeout_s,
         "socket_timeout": timeout_s,
         "retry": Retry(NoBackoff(), 0),
-        "protocol": 2,
-        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        "protocol": 2,  # what resp.py speaks; under it nothing arrives unasked
     }
     if target.topology is Topology.SINGLE:
         pool = ConnectionPool.from_url(target.url, **options)
@@ -55,6 +53,8 @@ def _checked(pool: ConnectionPool) -> ConnectionPool:
         pool.connection_class(**pool.connection_kwargs)
     except (TypeError, redis.RedisError) as error:
         raise ValueError(f"Redis URL: {error}") from None
+    if pool.connection_kwargs["protocol"] != 2:
+        raise ValueError("Redis URL: the protocol cannot be chosen")
     return pool
 
 

@@ -37,6 +37,10 @@ class ProtocolBroken(ConnectionError):
     """What came is not RESP, or longer than allowed; the connection is of no further use."""
 
 
+class ValueTooLong(ProtocolBroken):
+    """One value is longer than any that was ever written; what follows it is not read."""
+
+
 class DeadlinePassed(TimeoutError):
     """is_stalled: not one byte came back since the exchange began."""
 
@@ -84,8 +88,10 @@ class Exchange:
     def _bulk(self, size: int) -> bytearray | None:
         if size == -1:
             return None
-        if not 0 <= size <= self._max_value_bytes:
-            raise ProtocolBroken(f"a value of {size} bytes")
+        if size > self._max_value_bytes:
+            raise ValueTooLong(f"a value of {size} bytes")
+        if size < 0:
+            raise ProtocolBroken("a value of negative length")
         value = bytearray(size)
         ready = min(size, len(self._buffer))
         value[:ready], self._buffer = self._buffer[:ready], self._buffer[ready:]

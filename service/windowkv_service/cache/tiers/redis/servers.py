@@ -15,11 +15,21 @@ import redis
 from redis.exceptions import RedisClusterException
 
 from windowkv_service.cache.tiers.redis.connect import connect
-from windowkv_service.cache.tiers.redis.resp import Command, DeadlinePassed, ErrorReply, Exchange, Reply
+from windowkv_service.cache.tiers.redis.resp import (
+    Command,
+    DeadlinePassed,
+    ErrorReply,
+    Exchange,
+    Reply,
+    ValueTooLong,
+)
 from windowkv_service.cache.tiers.redis.url import Topology, parse
 
 _FAILURES = (redis.RedisError, RedisClusterException, OSError)
 _ATTEMPTS = 2  # a connection that broke is replaced once; every command here may be repeated
+
+
+TOO_LONG = ErrorReply("TOOLONG a value longer than any that was ever written")
 
 
 class Lost:
@@ -39,10 +49,14 @@ class KeyedCommand:
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why replies are missing. is_down: asking again soon is of no use."""
+    """Why replies are missing. is_down: until a ping says otherwise, asking again is of no use."""
 
     reason: str
     is_down: bool
+    may_retry: bool
+
+
+_SKIPPED = Trouble("too_long", is_down=False, may_retry=True)
 
 
 class RedisServers:
@@ -68,8 +82,9 @@ class RedisServers:
         replies: list[Reply | Lost] = [LOST] * len(commands)
         trouble = None
         for _ in range(_ATTEMPTS):
-            trouble = self._attempt(commands, replies, deadline, window)
-            if trouble is None or not trouble.is_down or time.monotonic() >= deadline:
+            while (trouble := self._attempt(commands, replies, deadline, window)) == _SKIPPED:
+                continue  # each time one reply more is settled
+            if trouble is None or not trouble.may_retry or time.monotonic() >= deadline:
                 break
         return replies, trouble
 
@@ -110,6 +125,9 @@ class RedisServers:
                 self._exchange(
                     pool, [commands[index].command for index in indices], deadline, window, received
                 )
+            except ValueTooLong:
+                trouble = _SKIPPED
+                received.append(TOO_LONG)
             except _FAILURES as error:
                 trouble = _trouble(error)
             for index, reply in zip(indices, received, strict=False):
@@ -183,7 +201,7 @@ class RedisServers:
             self._connected().nodes_manager.initialize()
         except _FAILURES as error:
             return _trouble(error)
-        return Trouble("moved", is_down=True)
+        return Trouble("moved", is_down=False, may_retry=True)
 
     def _connected(self) -> Any:
         with self._lock:
@@ -194,12 +212,12 @@ class RedisServers:
 
 def _trouble(error: Exception) -> Trouble:
     if isinstance(error, DeadlinePassed):
-        return Trouble("stalled" if error.is_stalled else "deadline", is_down=False)
+        return Trouble("stalled" if error.is_stalled else "deadline", is_down=False, may_retry=False)
     if isinstance(error, redis.AuthenticationError):
-        return Trouble("auth", is_down=True)
+        return Trouble("auth", is_down=True, may_retry=False)
     if isinstance(error, redis.TimeoutError | TimeoutError):
-        return Trouble("timeout", is_down=True)
-    return Trouble("connection", is_down=True)
+        return Trouble("timeout", is_down=True, may_retry=False)
+    return Trouble("connection", is_down=True, may_retry=True)
 
 
 def _memory_fact(reply: Reply, name: bytes) -> int:

@@ -72,11 +72,16 @@ class RedisTier:
         self._events = events or NoEvents()
         self._wall = wall
         self._memory = (0, 0)
+        self._came_up: Callable[[], None] = lambda: None
         self._servers = RedisServers(
             url, connect_timeout_s=connect_timeout_s, max_value_bytes=MAX_FRAME_BYTES
         )
-        self._breaker = Breaker(self._ping, self._events.breaker_changed, "windowkv-redis-ping")
+        self._breaker = Breaker(self._ping, self._changed, "windowkv-redis-ping")
         self._breaker.start(wait_s=2 * connect_timeout_s)
+
+    def when_up(self, callback: Callable[[], None]) -> None:
+        """callback is called, from the pinging thread, whenever the servers are found again."""
+        self._came_up = callback
 
     @property
     def is_up(self) -> bool:
@@ -189,14 +194,19 @@ class RedisTier:
     def _verified(self, reply: Reply | Lost, address: Address, kind: FrameKind) -> Found:
         if reply is None:
             return Miss(MissReason.NOT_CACHED)
+        if isinstance(reply, ErrorReply) and reply.code in ("TOOLONG", "WRONGTYPE"):
+            return self._corrupt("no frame at all")
         if not isinstance(reply, bytearray):
             return Miss(MissReason.TIER_DOWN)
         try:
             return unpack(reply, address=address, kind=kind, max_bytes=MAX_FRAME_BYTES)
         except FrameCorrupt as corrupt:
-            self._events.checksum_failed(self.tier, corrupt.reason)
-            self._events.looked_up(self.tier, Lookup.CORRUPT, 1)
-            return Miss(MissReason.CORRUPT)
+            return self._corrupt(corrupt.reason)
+
+    def _corrupt(self, reason: str) -> Miss:
+        self._events.checksum_failed(self.tier, reason)
+        self._events.looked_up(self.tier, Lookup.CORRUPT, 1)
+        return Miss(MissReason.CORRUPT)
 
     def _values(self, op: RedisOp, commands: Sequence[Command]) -> list[Reply | Lost]:
         """Each batch of values has a deadline of its own: a long document may take long, a stuck server may
@@ -227,6 +237,11 @@ class RedisTier:
             if code in _DOWN_CODES:
                 self._breaker.trip()
         return replies
+
+    def _changed(self, is_open: bool) -> None:
+        self._events.breaker_changed(is_open)
+        if not is_open:
+            self._came_up()
 
     def _ping(self) -> bool:
         is_up, used, allowed = self._servers.ping(self._connect_timeout_s)
