@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import grpc
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -76,12 +77,17 @@ class Server:
             interval_s=settings.health_interval_s,
         )
         self._server: aio.Server | None = None
+        self._credentials: grpc.ServerCredentials | None = (
+            None  # kept: gRPC calls back into it at every handshake
+        )
 
     async def start(self) -> int:
         """Bind and serve; answers the port.
 
         RuntimeError when the address cannot be bound; OSError when a TLS file is missing or does not fit.
         """
+        if self._settings.tls is not None:
+            self._credentials = server_credentials(self._settings.tls)
         self._server = aio.server(interceptors=self._interceptors, options=_options(self._settings))
         self._add_services(self._server)
         port = self._bind(self._server)
@@ -117,9 +123,9 @@ class Server:
             reflection.enable_server_reflection(names, server)
 
     def _bind(self, server: aio.Server) -> int:
-        listen, tls = self._settings.listen, self._settings.tls
-        if tls is not None:
-            return server.add_secure_port(listen, server_credentials(tls))
+        listen = self._settings.listen
+        if self._credentials is not None:
+            return server.add_secure_port(listen, self._credentials)
         if not listen.startswith(("127.", "localhost:", "[::1]", "unix:")):
             log.warning("serving without TLS beyond this machine", listen=listen)
         return server.add_insecure_port(listen)

@@ -32,13 +32,18 @@ ABSENT = cache_pb2.GetCacheRequest(name=f"caches/{'0' * 40}")
 
 @pytest.fixture
 def log_stream() -> Iterator[io.StringIO]:
+    """What is logged; logging is put back afterwards as it was."""
     root, stream = logging.getLogger(), io.StringIO()
-    before = root.handlers[:], root.level
+    loggers = [root, *(one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger))]
+    before = [(one, one.handlers[:], one.propagate) for one in loggers]
+    level = root.level
     configure_logging("debug", "json", stream)
     yield stream
     structlog.reset_defaults()
     logging.captureWarnings(False)
-    root.handlers[:], root.level = before[0], before[1]
+    root.setLevel(level)
+    for logger, handlers, propagate in before:
+        logger.handlers[:], logger.propagate = handlers, propagate
 
 
 def question(**fields: Any) -> generation_pb2.GenerateRequest:
