@@ -109,6 +109,12 @@ def test_the_console_format_is_for_people(output: io.StringIO) -> None:
     assert not output.getvalue().startswith("{")
 
 
+def test_grpcs_inside_is_never_logged_below_info(output: io.StringIO) -> None:
+    for level, lowest in (("debug", logging.INFO), ("error", logging.ERROR)):
+        configure_logging(level, "json", output)
+        assert logging.getLogger("grpc._cython.cygrpc").getEffectiveLevel() == lowest
+
+
 def test_configuring_again_replaces_the_first_output(output: io.StringIO) -> None:
     first = io.StringIO()
     log = get_logger("windowkv")

@@ -16,6 +16,7 @@ from structlog.typing import EventDict, Processor
 
 LogFormat = Literal["json", "console"]
 
+GRPC_INSIDE = "grpc._cython.cygrpc"
 WITHHELD = "[withheld]"
 # Names under which a caller's words or tokens travel in this service; their values never reach a line.
 PRIVATE_FIELDS = frozenset(
@@ -55,6 +56,9 @@ def configure_logging(level: str, format: LogFormat = "json", stream: TextIO | N
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     _take_over_libraries()
+    # Never lower: gRPC logs a server's end at debug level from inside its destructor, and whoever keeps that record
+    # (an error collector, a test) holds freed memory.
+    logging.getLogger(GRPC_INSIDE).setLevel(max(root.level, logging.INFO))
     logging.captureWarnings(True)
     structlog.configure(
         processors=[
