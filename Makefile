@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 TEST_ARGS ?=
 
-.PHONY: help setup proto fmt lint lint-proto types imports test test-gpu check demo wheel clean
+.PHONY: help setup proto fmt lint lint-proto types imports test test-gpu check bench demo wheel clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -63,6 +63,9 @@ test-gpu: setup ## What needs an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu $(TEST_ARGS)
 
 check: lint types imports test ## All that must hold before a merge
+
+bench: setup ## The serving benchmark, as ratios; writes benchmarks/results
+	$(ONE_THREAD) $(BIN)/python benchmarks/serving.py
 
 demo: setup ## A worker, a long document, questions and answers
 	$(ONE_THREAD) $(BIN)/windowkv demo
