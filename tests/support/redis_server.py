@@ -101,8 +101,8 @@ class RedisServer:
     def flush(self) -> None:
         self.client.flushall()
 
-    def keys(self, pattern: str = "*") -> list[bytes]:
-        return sorted(self.client.keys(pattern))
+    def all_keys(self) -> list[bytes]:
+        return sorted(self.client.keys())
 
     def flip_bit(self, key: bytes, bit: int) -> None:
         """Bit number bit of the value, from its first byte on; its life goes on."""

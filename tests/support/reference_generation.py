@@ -1,4 +1,5 @@
-"""Slow, plain references: transformers' own generate, and a forward pass in which dropped positions are masked."""
+"""Slow, plain references: transformers' own generate, and a forward pass in which dropped positions are
+masked."""
 
 from __future__ import annotations
 

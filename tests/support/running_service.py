@@ -1,4 +1,5 @@
-"""A whole worker inside the test's process: real engine, real gRPC on loopback, its own event loop in a thread."""
+"""A whole worker inside the test's process: real engine, real gRPC on loopback, its own event loop in a
+thread."""
 
 from __future__ import annotations
 

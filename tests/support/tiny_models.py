@@ -1,4 +1,5 @@
-"""Tiny random models of every supported architecture, saved to disk with a tokenizer, as a user's would be."""
+"""Tiny random models of every supported architecture, saved to disk with a tokenizer, as a user's would
+be."""
 
 from __future__ import annotations
 
