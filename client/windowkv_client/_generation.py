@@ -103,6 +103,9 @@ class Generation(Received):
                     return None
                 raise
             except WindowKVError as error:
+                if self.finish_reason is not None:  # the answer was whole before the connection broke
+                    self._is_over = True
+                    return None
                 yield self._wait_to_reopen(error)
                 continue
             if message is None:

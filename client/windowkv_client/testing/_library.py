@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from windowkv.v1 import cache_pb2, types_pb2
-from windowkv_client._errors import AliasTaken, BadPageToken, CacheExpired, CacheNotFound
+from windowkv_client._errors import BadPageToken, CacheExpired, CacheNotFound
 from windowkv_client.testing import _limits as limits
 
 WINDOW_SIZE = 16
@@ -46,7 +46,7 @@ class Library:
         cache = self._described(wanted, token_ids)
         with self._lock:
             self._sweep()
-            self._check_alias(cache.name, wanted.alias)
+            self._take_alias(cache.name, wanted.alias)
             is_hit = cache.name in self._shelf
             shelved = self._shelf.setdefault(cache.name, Shelved(cache, token_ids, now + ttl_s))
             if not is_hit:
@@ -64,9 +64,9 @@ class Library:
                 alias = name.removeprefix("aliases/")
                 name = next((each for each, it in self._shelf.items() if it.message.alias == alias), name)
             if name in self._expired:
-                raise CacheExpired(f"{name} has expired", field=field)
+                raise CacheExpired(f"{name} has expired", field="name")
             if name not in self._shelf:
-                raise CacheNotFound(f"{name} is not here", field=field)
+                raise CacheNotFound(f"there is no {name}", field="name")
             return self._shelf[name]
 
     def show(self, name: str) -> cache_pb2.Cache:
@@ -108,7 +108,7 @@ class Library:
         now = self._clock()
         shelved = self.find(request.cache.name, "cache.name")
         with self._lock:
-            self._check_alias(shelved.message.name, request.cache.alias)
+            self._take_alias(shelved.message.name, request.cache.alias)
             if paths & {"ttl", "expire_time"}:
                 shelved.expires = now + limits.ttl_of(request.cache, now, self._default_ttl_s)
             for path in paths & {"pinned", "display_name", "alias"}:
@@ -135,10 +135,11 @@ class Library:
             del self._shelf[name]
         self._expired |= over
 
-    def _check_alias(self, name: str, alias: str) -> None:
-        holder = next((each for each, it in self._shelf.items() if alias and it.message.alias == alias), name)
-        if holder != name:
-            raise AliasTaken(f"{holder} has this alias", field="cache.alias")
+    def _take_alias(self, name: str, alias: str) -> None:
+        """From whichever other cache holds it."""
+        for each, shelved in self._shelf.items():
+            if alias and each != name and shelved.message.alias == alias:
+                shelved.message.alias = ""
 
     def _stamp(self, shelved: Shelved, expires: float) -> None:
         shelved.expires = expires
