@@ -65,7 +65,9 @@ def test_a_conversation_is_a_document_too(client: Client) -> None:
     assert client.ask(document, question).text == client.ask(document, "Who?").text == "Ada, naïvely."
 
 
-def test_a_model_without_a_chat_template_gets_the_bare_question(client: Client, server: InProcessServer) -> None:
+def test_a_model_without_a_chat_template_gets_the_bare_question(
+    client: Client, server: InProcessServer
+) -> None:
     server.fail_next(InvalidText("no chat template", field="input.messages"), method="Generate")
     assert client.ask(DOCUMENT, "Who?").text == "Ada, naïvely."
 

@@ -38,7 +38,12 @@ def test_a_new_cache_is_described(client: Client) -> None:
     )
     assert cache.name.startswith("caches/") and cache.state is CacheState.READY
     assert (cache.kept_ratio, cache.task, cache.retention) == (0.25, Task.AGGREGATION, "selected")
-    assert (cache.display_name, cache.labels, cache.alias, cache.pinned) == ("words", {"kind": "test"}, "words", True)
+    assert (cache.display_name, cache.labels, cache.alias, cache.pinned) == (
+        "words",
+        {"kind": "test"},
+        "words",
+        True,
+    )
     assert cache.token_count == 2000 and 0 < cache.kept_token_count <= 500
     assert 0 < cache.stored_bytes <= 0.25 * cache.full_bytes and cache.stored_ratio <= 0.25
     assert cache.tier is Tier.DEVICE and cache.bytes_by_tier == {Tier.DEVICE: cache.stored_bytes}

@@ -52,7 +52,8 @@ def test_equal_documents_are_sent_to_the_same_worker() -> None:
 
 
 @pytest.mark.parametrize(
-    "prompt", [{"text": "a", "token_ids": [1]}, {"messages": [], "token_ids": [1]}, {"text": "", "messages": []}]
+    "prompt",
+    [{"text": "a", "token_ids": [1]}, {"messages": [], "token_ids": [1]}, {"text": "", "messages": []}],
 )
 def test_two_forms_of_a_prompt_are_one_too_many(prompt: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match="one of"):
@@ -73,13 +74,17 @@ def test_a_number_that_is_no_token_is_refused(token_id: int) -> None:
     assert raised.value.field == "input.token_ids"
 
 
-@pytest.mark.parametrize("prompt", [{"text": "\ud800"}, {"messages": [{"role": "user", "content": "\udfff"}]}])
+@pytest.mark.parametrize(
+    "prompt", [{"text": "\ud800"}, {"messages": [{"role": "user", "content": "\udfff"}]}]
+)
 def test_text_that_is_not_unicode_is_refused(prompt: dict[str, Any]) -> None:
     with pytest.raises(InvalidText):
         _calls.create_cache(**prompt)
 
 
-@pytest.mark.parametrize(("name", "value"), [("max_tokens", 1 << 40), ("seed", 1 << 70), ("top_k", -(1 << 33))])
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_tokens", 1 << 40), ("seed", 1 << 70), ("top_k", -(1 << 33))]
+)
 def test_a_sampling_value_too_large_for_its_field_is_refused(name: str, value: int) -> None:
     with pytest.raises(BadSampling) as raised:
         _calls.generate("caches/x", **{name: value})

@@ -13,7 +13,7 @@ from windowkv_client._errors import class_for, family
 from windowkv_client.testing import InProcessServer
 from windowkv_service import errors as service_errors
 
-REASONS = [name.removeprefix("ERROR_REASON_") for name in types_pb2.ErrorReason.keys()][1:]
+REASONS = [name.removeprefix("ERROR_REASON_") for name in types_pb2.ErrorReason.keys()][1:]  # noqa: SIM118
 NAMED = [kind for kind in family() if "reason" in vars(kind) and kind is not WindowKVError]
 TREE = re.compile(r"\b[A-Z]\w+[a-z]\b")
 
@@ -29,7 +29,9 @@ def test_every_reason_of_the_wire_has_exactly_one_exception() -> None:
 
 
 @pytest.mark.parametrize("error", service_family(), ids=lambda error: error.__name__)
-def test_every_error_of_the_service_arrives_with_its_status(error: type[service_errors.WindowKVError]) -> None:
+def test_every_error_of_the_service_arrives_with_its_status(
+    error: type[service_errors.WindowKVError],
+) -> None:
     arrived = class_for(error.reason, error.status)
     assert (arrived.reason, arrived.status) == (error.reason, error.status)
 

@@ -63,7 +63,9 @@ def pauses(steps: list[Any]) -> list[float]:
 def test_a_full_service_is_asked_again_after_the_pause_it_names(error: type[WindowKVError]) -> None:
     clock = Clock()
     flow = ask_once(get_model(timeout=60), RetryPolicy(clock=clock), str)
-    steps, answer = play(flow, clock, [error("full", retry_after_s=2.5), error("full", retry_after_s=0.5), "model"])
+    steps, answer = play(
+        flow, clock, [error("full", retry_after_s=2.5), error("full", retry_after_s=0.5), "model"]
+    )
     assert answer == "model" and pauses(steps) == [2.5, 0.5]
 
 

@@ -16,7 +16,16 @@ PAIRS = [
     (windowkv_client.Models, windowkv_client.AsyncModels),
     (windowkv_client.GenerateStream, windowkv_client.AsyncGenerateStream),
 ]
-COLOURED = {"__enter__", "__exit__", "__aenter__", "__aexit__", "__iter__", "__next__", "__aiter__", "__anext__"}
+COLOURED = {
+    "__enter__",
+    "__exit__",
+    "__aenter__",
+    "__aexit__",
+    "__iter__",
+    "__next__",
+    "__aiter__",
+    "__anext__",
+}
 
 
 def public(module: types.ModuleType) -> set[str]:

@@ -10,7 +10,15 @@ from running_service import running
 from tiny_models import save_tiny_model
 
 import windowkv_client
-from windowkv_client import Cache, CacheNotFound, Client, FinishReason, Progress, RetryPolicy, Tier, WindowKVError
+from windowkv_client import (
+    CacheNotFound,
+    Client,
+    FinishReason,
+    Progress,
+    RetryPolicy,
+    Tier,
+    WindowKVError,
+)
 from windowkv_client.testing import InProcessServer
 
 MAX_TOKENS = 512
@@ -39,9 +47,20 @@ def client(target: str) -> Iterator[Client]:
 
 def test_a_cache_is_described_as_it_was_asked_for(client: Client) -> None:
     cache = client.caches.create(
-        DOCUMENT, kept_ratio=0.5, ttl="1h", display_name="facts", labels={"of": "test"}, alias="facts", pinned=True
+        DOCUMENT,
+        kept_ratio=0.5,
+        ttl="1h",
+        display_name="facts",
+        labels={"of": "test"},
+        alias="facts",
+        pinned=True,
     )
-    assert (cache.display_name, cache.labels, cache.alias, cache.pinned) == ("facts", {"of": "test"}, "facts", True)
+    assert (cache.display_name, cache.labels, cache.alias, cache.pinned) == (
+        "facts",
+        {"of": "test"},
+        "facts",
+        True,
+    )
     assert cache.kept_ratio == 0.5 and cache.method == "windowkv"
     assert cache.token_count == client.models.count_tokens(DOCUMENT)
     assert 0 < cache.kept_token_count <= cache.token_count
@@ -64,7 +83,9 @@ def test_the_same_prompt_is_the_same_cache_and_a_hit(client: Client) -> None:
 
 
 def test_pages_join_to_the_whole_list_newest_first(client: Client) -> None:
-    names = [client.caches.create(f"{index} {DOCUMENT}", labels={"odd": str(index % 2)}).name for index in range(5)]
+    names = [
+        client.caches.create(f"{index} {DOCUMENT}", labels={"odd": str(index % 2)}).name for index in range(5)
+    ]
     assert [cache.name for cache in client.caches.list(page_size=2)] == names[::-1]
     assert [cache.name for cache in client.caches.list(labels={"odd": "1"})] == [names[3], names[1]]
 

@@ -7,8 +7,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -17,6 +18,7 @@ from rich.table import Table
 from windowkv_client._errors import WindowKVError
 from windowkv_client._models import Progress as PrefillProgress
 
+WIDE = 240
 OnProgress = Callable[[PrefillProgress], None]
 
 
@@ -26,6 +28,8 @@ class Terminal:
     def __init__(self, *, is_json: bool) -> None:
         self.is_json = is_json
         self._out = Console(highlight=False, soft_wrap=True)
+        if not self._out.is_terminal:
+            self._out.width = WIDE  # a file or a pipe has no edge to wrap at
         self._err = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def result(self, value: object) -> None:
@@ -36,16 +40,17 @@ class Terminal:
         self, columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None
     ) -> None:
         """Columns whose name begins with # hold numbers."""
-        table = Table(title=title, title_justify="left", header_style="bold")
+        table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
         for column in columns:
-            table.add_column(column.lstrip("#"), justify="right" if column.startswith("#") else "left")
+            justify: Literal["left", "right"] = "right" if column.startswith("#") else "left"
+            table.add_column(column.lstrip("#"), justify=justify, no_wrap=column == "name")
         for row in rows:
             table.add_row(*(escape(str(cell)) for cell in row))
         self._out.print(table)
 
     def facts(self, title: str, facts: Mapping[str, object]) -> None:
         """One thing and what is to say of it."""
-        table = Table(title=title, title_justify="left", show_header=False)
+        table = Table(title=title, title_justify="left", show_header=False, box=SIMPLE_HEAD)
         for name, fact in facts.items():
             table.add_row(name, escape(str(fact)))
         self._out.print(table)
