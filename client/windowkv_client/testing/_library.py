@@ -64,9 +64,9 @@ class Library:
                 alias = name.removeprefix("aliases/")
                 name = next((each for each, it in self._shelf.items() if it.message.alias == alias), name)
             if name in self._expired:
-                raise CacheExpired(f"{name} has expired", field="name")
+                raise CacheExpired(f"{name} has expired", field=field)
             if name not in self._shelf:
-                raise CacheNotFound(f"there is no {name}", field="name")
+                raise CacheNotFound(f"there is no {name}", field=field)
             return self._shelf[name]
 
     def show(self, name: str) -> cache_pb2.Cache:
