@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from windowkv_service.telemetry import configure_logging, get_logger, request_context
+from windowkv_service.telemetry import Metrics, configure_logging, get_logger, request_context
 
 
 @pytest.fixture
@@ -98,6 +98,14 @@ def test_lines_below_the_level_are_not_written(output: io.StringIO) -> None:
     configure_logging("warning", "json", output)
     get_logger("windowkv").info("quiet")
     assert output.getvalue() == ""
+
+
+def test_only_a_redis_that_has_answered_can_be_lost(output: io.StringIO) -> None:
+    configure_logging("info", "json", output)
+    tiers = Metrics().tiers
+    for is_open in (True, False, True, False):
+        tiers.breaker_changed(is_open)
+    assert [line["level"] for line in lines(output)] == ["info", "warning", "info"]
 
 
 def test_the_console_format_is_for_people(output: io.StringIO) -> None:

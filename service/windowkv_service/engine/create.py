@@ -35,7 +35,9 @@ def create(resources: Resources, request: CreateRequest, on_progress: OnProgress
     submitted = time.monotonic()
     entry = yield from _known(resources, request.tenant, cache_id)
     if entry is not None:
-        return _hit(resources, request, entry, time.monotonic() - submitted)
+        outcome = _hit(resources, request, entry, time.monotonic() - submitted)
+        resources.metrics.requests.created(outcome, outcome.cache.tier)
+        return outcome
     resources.store.reserve(cache_id)
     try:
         report = FetchReport()

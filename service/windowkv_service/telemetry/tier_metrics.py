@@ -81,6 +81,7 @@ class TierMetrics:
                 self._evictions.labels(tier.value, reason)
 
     def _make_redis(self, registry: CollectorRegistry) -> None:
+        self._has_redis_answered = False
         self._redis_seconds = Histogram(
             "windowkv_redis_op_seconds",
             "One batch of commands to Redis.",
@@ -132,8 +133,10 @@ class TierMetrics:
         self._redis_errors.labels(op.value, reason).inc()
 
     def breaker_changed(self, is_open: bool) -> None:
+        """It is open until Redis has answered for the first time; only after that is opening it bad news."""
         self._breaker.set(is_open)
-        if is_open:
+        if not is_open:
+            self._has_redis_answered = True
+            log.info("redis is used")
+        elif self._has_redis_answered:
             log.warning("redis is left alone: no spill, no restore, until it answers again")
-        else:
-            log.info("redis is used again")
