@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,9 +13,10 @@ from pathlib import Path
 from windowkv_client._client import Client
 from windowkv_client.cli._demo._document import DemoDocument, Question, read_document
 from windowkv_client.cli._demo._processes import StartFailed, find_redis_server, redis_server, worker
-from windowkv_client.cli._demo._story import FirstRun, Reply, ask_all, cache_document, first_run, is_restored
+from windowkv_client.cli._demo._report import report
+from windowkv_client.cli._demo._story import FirstRun, Reply, ask_all, cache_document, first_run
 from windowkv_client.cli._serve import INSTALL
-from windowkv_client.cli._terminal import Terminal, size
+from windowkv_client.cli._terminal import Terminal
 
 
 def add(
@@ -45,7 +46,7 @@ def _tell_story(document: DemoDocument, folder: Path, terminal: Terminal) -> Non
         terminal.note("no redis-server found: the part after the restart is left out")
         with _worker(folder, None, terminal) as client:
             first = _first_run(client, document, terminal, has_redis=False)
-        _report(document, first, None, terminal)
+        report(first, None, terminal)
         return
     with redis_server(program, folder) as redis_url:
         with _worker(folder, redis_url, terminal) as client:
@@ -53,7 +54,7 @@ def _tell_story(document: DemoDocument, folder: Path, terminal: Terminal) -> Non
         terminal.note("the worker is stopped; a new one starts, which knows the document from Redis only")
         with _worker(folder, redis_url, terminal) as client:
             again = ask_all(client, first.cache, document, _Aloud(terminal))
-    _report(document, first, again, terminal)
+    report(first, again, terminal)
 
 
 @contextmanager
@@ -89,82 +90,6 @@ class _Aloud:
             self._terminal.text(f"   {'right' if reply.is_right else 'wrong'}")
 
 
-def _report(
-    document: DemoDocument, first: FirstRun, again: Sequence[Reply] | None, terminal: Terminal
-) -> None:
-    if terminal.is_json:
-        terminal.result(_summary(document, first, again))
-        return
-    _tables(first, again, terminal)
-
-
-def _summary(document: DemoDocument, first: FirstRun, again: Sequence[Reply] | None) -> dict[str, object]:
-    cache = first.cache
-    return {
-        "questions": len(document.questions),
-        "correct": _num_right(first.replies),
-        "published_correct": _num_right(first.published),
-        "document_tokens": cache.token_count,
-        "kept_ratio": cache.kept_ratio,
-        "kept_tokens": cache.kept_token_count,
-        "full_bytes": cache.full_bytes,
-        "stored_bytes": cache.stored_bytes,
-        "cold_ttft_s": round(first.cold_s, 4),
-        "warm_ttft_s": round(first.warm_s, 4),
-        "restored_from_redis": again is not None and is_restored(cache, again[0]),
-        "restored_correct": _num_right(again or ()),
-        "answers": [_summary_of(reply) for reply in first.replies],
-    }
-
-
-def _summary_of(reply: Reply) -> dict[str, object]:
-    tier = reply.usage.source_tier
-    return {
-        "question": reply.question.text,
-        "answer": reply.text,
-        "expected": reply.question.answer,
-        "ttft_s": round(reply.first_token_s, 4),
-        "tier": tier,
-    }
-
-
-def _tables(first: FirstRun, again: Sequence[Reply] | None, terminal: Terminal) -> None:
-    cache, num_asked = first.cache, len(first.replies)
-    columns = ["question", "answer", "", "as published", "", "#first token", "tier", "#read"]
-    columns += ["after restart", "", "#first token", "tier"] if again else []
-    rows = []
-    for index, (reply, published) in enumerate(zip(first.replies, first.published, strict=True)):
-        row = [reply.question.text, *_verdict(reply), *_verdict(published), *_timing(reply)]
-        row.append(f"{reply.usage.kept_tokens} tokens, {size(reply.usage.device_bytes)}")
-        rows.append(row + ([*_verdict(again[index]), *_timing(again[index])] if again else []))
-    terminal.text("")
-    terminal.table(columns, rows)
-    facts = {
-        "document": f"{cache.token_count} tokens, KV cache {size(cache.full_bytes)}",
-        "kept on the device": f"{cache.kept_token_count} tokens, {size(cache.stored_bytes)} "
-        f"({cache.stored_ratio:.3f} of the full cache; {cache.kept_ratio} asked for)",
-        "right": f"{_num_right(first.replies)} of {num_asked}; "
-        f"the choice made at prefill alone: {_num_right(first.published)} of {num_asked}",
-        "first token": f"cold {first.cold_s:.2f} s, warm {first.warm_s * 1000:.0f} ms",
-    }
-    if again is not None:
-        source = "from Redis, without prefilling" if is_restored(cache, again[0]) else "not from Redis"
-        facts["after the restart"] = f"{_num_right(again)} of {num_asked} right, {source}"
-    terminal.facts("windowkv demo", facts)
-
-
-def _verdict(reply: Reply) -> tuple[str, str]:
-    return reply.text, "right" if reply.is_right else "wrong"
-
-
-def _timing(reply: Reply) -> tuple[str, str]:
-    return f"{reply.first_token_s * 1000:.0f} ms", str(reply.usage.source_tier or "computed")
-
-
-def _num_right(replies: Sequence[Reply]) -> int:
-    return sum(reply.is_right for reply in replies)
-
-
 @contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
     """SIGTERM and a closed terminal unwind the demo as Ctrl-C does, so that its processes are stopped too."""
@@ -172,7 +97,7 @@ def _termination_as_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, interrupt) for number in numbers]
     try:
         yield
