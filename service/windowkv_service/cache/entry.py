@@ -63,12 +63,14 @@ class Entry:
     on_host: bool = False
     on_redis: bool = False
     pins: int = 0  # how many sequences use it now
+    longest_expire_time: float = 0.0  # the latest it ever had: its bytes below live as long unless they are dropped
 
     def __post_init__(self) -> None:
         self.token_ids = array(TOKEN_ARRAY, self.token_ids)
         self.retained = self.retained or self.windows
         self.update_time = self.update_time or self.create_time
         self.last_used_time = self.last_used_time or self.create_time
+        self.longest_expire_time = self.longest_expire_time or self.expire_time
 
     @property
     def name(self) -> str:

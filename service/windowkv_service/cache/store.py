@@ -119,6 +119,10 @@ class PrefixStore:
         mine = self._by_tenant.get(request.tenant, OrderedDict())
         return paging.page([one for one in mine.values() if not self._is_expired(one)], request)
 
+    def holder(self, tenant: str, alias: str) -> Entry | None:
+        """Who has the alias now."""
+        return self._names.holder(tenant, alias)
+
     def nearest(self, tenant: str, token_ids: Sequence[int]) -> int:
         """Length of the longest prefix shared with a recently used entry of the tenant: where the tokens
         diverged."""
@@ -140,6 +144,7 @@ class PrefixStore:
         if entry.pins == 0 and entry in self._leaving:
             self._leaving.remove(entry)
             self._vacate(entry)
+            self._forget_blocks(self.unneeded(entry))  # what was restored for its users since it was dropped
 
     def hit(self, entry: Entry) -> None:
         """It served a request."""
@@ -185,6 +190,7 @@ class PrefixStore:
         """None leaves a field as it is. An alias that another entry holds is repointed; "" takes it away."""
         if expire_time is not None:
             entry.expire_time = expire_time
+            entry.longest_expire_time = max(entry.longest_expire_time, expire_time)
             heapq.heappush(self._due, (expire_time, next(self._serial), entry))
         entry.pinned = entry.pinned if pinned is None else pinned
         entry.display_name = entry.display_name if display_name is None else display_name
@@ -256,7 +262,9 @@ class PrefixStore:
         self.abandon(entry.cache_id)
         alias, entry.alias = entry.alias, ""
         self._names.forget_expired(entry)
-        self._names.give(entry, alias)
+        holder = self._names.holder(entry.tenant, alias)
+        if holder is None or holder.update_time <= entry.update_time:  # an older record may still claim it
+            self._names.give(entry, alias)
         heapq.heappush(self._due, (entry.expire_time, next(self._serial), entry))
 
     def _vacate(self, entry: Entry) -> None:

@@ -23,6 +23,8 @@ from windowkv_service.kv.buffers import Staging
 from windowkv_service.kv.layout import KVGroup
 
 Place = tuple[KVGroup, int]  # a group and the place of a window in its list
+_TELLING = (MissReason.CORRUPT, MissReason.TIER_DOWN, MissReason.NOT_CACHED)  # which of several reasons says most
+PREFIX_TTL_S = 600.0  # blocks of a prompt without a handle, whose entry and life are not known
 
 
 @dataclass
@@ -36,6 +38,13 @@ class FetchReport:
     miss_reason: MissReason | None = None
     is_recomputed: bool = False
 
+    def lose(self, fetched: Fetched) -> None:
+        """Why what was kept once could not be brought back."""
+        reasons = [one.reason for one in fetched.found if isinstance(one, Miss)]
+        if reasons:
+            worst = min(reasons, key=_TELLING.index)
+            self.miss_reason = MissReason.EVICTED if worst is MissReason.NOT_CACHED else worst
+
     def add(self, fetched: Fetched, seconds: float) -> None:
         self.seconds += seconds
         for found, source in zip(fetched.found, fetched.sources, strict=True):
@@ -48,11 +57,18 @@ class FetchReport:
 
 
 def fetch(
-    resources: Resources, addresses: Sequence[Address], kind: FrameKind, report: FetchReport
+    resources: Resources,
+    addresses: Sequence[Address],
+    kind: FrameKind,
+    report: FetchReport,
+    ttl_s: float = PREFIX_TTL_S,
 ) -> Walk[Fetched]:
-    """Frames or misses from the tiers below, within the load budget, while others go on."""
+    """Frames or misses from the tiers below, within the load budget, while others go on. What came from Redis stays
+    in host memory for ttl_s."""
     started = time.monotonic()
-    job = resources.transfers.submit_fetch(addresses, kind, budget_s=resources.limits.load_budget_s)
+    job = resources.transfers.submit_fetch(
+        addresses, kind, budget_s=resources.limits.load_budget_s, ttl_s=ttl_s
+    )
     fetched = yield from finished(job)
     report.add(fetched, time.monotonic() - started)
     return fetched
@@ -149,27 +165,28 @@ def claim_staged(resources: Resources, prompt: Prompt, windows: Windows, staging
     return claim
 
 
-def claim_stored(resources: Resources, prompt: Prompt, windows: Windows, report: FetchReport) -> Walk[Claim]:
-    """The windows of a cached prompt: what the device lacks is fetched. What is lost stays missing in the claim."""
+def claim_stored(
+    resources: Resources, prompt: Prompt, windows: Windows, report: FetchReport, ttl_s: float
+) -> Walk[Claim]:
+    """The windows of a cached prompt, which lives ttl_s more: what the device lacks is fetched. What is lost stays
+    missing in the claim."""
     claim = Claim(resources, prompt, windows)
     try:
         if claim.missing():
-            yield from _fetch_missing(resources, claim, report)
+            yield from _fetch_missing(resources, claim, report, ttl_s)
     except BaseException:
         claim.release()
         raise
     return claim
 
 
-def _fetch_missing(resources: Resources, claim: Claim, report: FetchReport) -> Walk[None]:
+def _fetch_missing(resources: Resources, claim: Claim, report: FetchReport, ttl_s: float) -> Walk[None]:
     taken = yield from claim.take(resources)
     try:
         places = claim.missing()
         addresses = [claim.address(place) for place in places]
-        fetched = yield from fetch(resources, addresses, FrameKind.BLOCK, report)
-        report.miss_reason = next(
-            (one.reason for one in fetched.found if isinstance(one, Miss)), report.miss_reason
-        )
+        fetched = yield from fetch(resources, addresses, FrameKind.BLOCK, report, ttl_s)
+        report.lose(fetched)
         found = {
             place: frame
             for place, frame in zip(places, fetched.found, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 
 from windowkv_service.cache.entry import Entry
 from windowkv_service.cache.jobs import Job, Spilled
@@ -13,7 +14,7 @@ from windowkv_service.domain.keys import TOKEN_ARRAY
 from windowkv_service.domain.requests import CreateRequest, Durability, Retention
 from windowkv_service.domain.results import CreateOutcome, PrefillProgress, Tier
 from windowkv_service.engine.blocks import FetchReport
-from windowkv_service.engine.entries import adopt, info, landed, manifest_of, spread
+from windowkv_service.engine.entries import adopt, info, landed, manifest_of, spread, take_alias_below
 from windowkv_service.engine.prefill import Prefilled, prefill
 from windowkv_service.engine.prompt import Prompt
 from windowkv_service.engine.resources import Resources, finished
@@ -43,6 +44,7 @@ def create(resources: Resources, request: CreateRequest, on_progress: OnProgress
         report = FetchReport()
         done = yield from prefill(resources, prompt, request.compression, report, on_progress)
         entry = _record(resources, request, prompt, cache_id, done)
+        previous = resources.store.holder(request.tenant, request.alias)
         resources.store.publish(entry)
     except BaseException:
         resources.store.abandon(cache_id)
@@ -50,6 +52,7 @@ def create(resources: Resources, request: CreateRequest, on_progress: OnProgress
     ttl_s = entry.expire_time - entry.create_time
     job = resources.transfers.submit_spill(done.frames, manifest=manifest_of(resources, entry), ttl_s=ttl_s)
     resources.follow(job, entry)
+    take_alias_below(resources, previous, entry)
     yield from _durable(job, request.durability)
     outcome = CreateOutcome(info(resources, entry), False, done.num_reused, done.prefill_s, done.queue_s)
     resources.metrics.requests.created(outcome, report.farthest if done.num_reused else None)
@@ -60,7 +63,9 @@ def create(resources: Resources, request: CreateRequest, on_progress: OnProgress
 def _known(resources: Resources, tenant: str, cache_id: str) -> Walk[Entry | None]:
     if (yield from landed(resources, cache_id)) is Presence.PRESENT:
         return resources.store.entry(cache_id)
-    entry = yield from adopt(resources, tenant, cache_id)
+    entry = None
+    with suppress(TierDown):  # it is made again where nobody can say whether it exists
+        entry = yield from adopt(resources, tenant, cache_id)
     if entry is None and (yield from landed(resources, cache_id)) is Presence.PRESENT:
         return resources.store.entry(cache_id)  # somebody else was quicker
     return entry
@@ -69,6 +74,7 @@ def _known(resources: Resources, tenant: str, cache_id: str) -> Walk[Entry | Non
 def _hit(resources: Resources, request: CreateRequest, entry: Entry, queue_s: float) -> CreateOutcome:
     """Creating again renews: the longer life wins, and what the caller names is taken over."""
     expire_time = resources.clock() + resources.limits.ttl(request.ttl_s)
+    previous = resources.store.holder(request.tenant, request.alias)
     resources.store.update(
         entry,
         expire_time=max(expire_time, entry.expire_time),
@@ -79,6 +85,7 @@ def _hit(resources: Resources, request: CreateRequest, entry: Entry, queue_s: fl
     )
     resources.store.hit(entry)
     spread(resources, entry)
+    take_alias_below(resources, previous, entry)
     return CreateOutcome(info(resources, entry), True, entry.token_count, 0.0, queue_s)
 
 

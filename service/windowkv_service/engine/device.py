@@ -117,6 +117,9 @@ class DeviceTier:
                 pool.forget(address)
         return True
 
+    def close(self) -> None:
+        self._expiry.clear()
+
     def status(self) -> TierStatus:
         sizes = {
             arena: tensor[0].numel() * tensor.element_size() for arena, tensor in self.arenas.tensors.items()

@@ -7,16 +7,17 @@ from windowkv_service.cache.entry import Entry
 from windowkv_service.cache.frame import Frame, FrameCorrupt, FrameKind
 from windowkv_service.cache.jobs import ManifestRef, ManifestWrite
 from windowkv_service.cache.store import Presence
+from windowkv_service.cache.tiers.base import Miss
 from windowkv_service.domain.keys import Namespace
-from windowkv_service.domain.requests import ListRequest, Retention, UpdateRequest
-from windowkv_service.domain.results import CacheInfo, CachePage, CacheState, DeleteReceipt, Tier
+from windowkv_service.domain.requests import Durability, ListRequest, Retention, UpdateRequest
+from windowkv_service.domain.results import CacheInfo, CachePage, CacheState, DeleteReceipt, MissReason, Tier
 from windowkv_service.engine.blocks import Claim, FetchReport, claim_stored, fetch
 from windowkv_service.engine.index import LeaderIndex, assemble_index, index_addresses
 from windowkv_service.engine.prefill import prefill_again, rebuild_index
 from windowkv_service.engine.prompt import Prompt, Windows
 from windowkv_service.engine.resources import Resources, finished
 from windowkv_service.engine.task import Until, Walk
-from windowkv_service.errors import CacheNotFound
+from windowkv_service.errors import CacheExpired, CacheNotFound, TierDown
 from windowkv_service.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -27,16 +28,22 @@ def prompt_of(resources: Resources, entry: Entry) -> Prompt:
 
 
 def find(resources: Resources, tenant: str, name: str) -> Walk[Entry]:
-    """The entry of a name: in the books, being prefilled, or known to Redis. Raises CacheNotFound."""
+    """The entry of a name: in the books, being prefilled, or known to Redis. Raises CacheNotFound, and TierDown where
+    only Redis could tell and cannot be asked."""
     cache_id = name.removeprefix("caches/")
     yield from landed(resources, cache_id)
     try:
         return resources.store.get(tenant, name)
-    except CacheNotFound:
-        if name.startswith("caches/"):
-            yield from adopt(resources, tenant, cache_id)
-        else:
-            yield from adopt_all(resources, tenant)
+    except CacheNotFound as refusal:
+        try:
+            if name.startswith("caches/"):
+                yield from adopt(resources, tenant, cache_id)
+            else:
+                yield from adopt_all(resources, tenant)
+        except TierDown:
+            if isinstance(refusal, CacheExpired):
+                raise refusal from None
+            raise
     return resources.store.get(tenant, name)
 
 
@@ -48,9 +55,12 @@ def landed(resources: Resources, cache_id: str) -> Walk[Presence]:
 
 
 def adopt(resources: Resources, tenant: str, cache_id: str) -> Walk[Entry | None]:
-    """Take in what another worker, or this one before its restart, left in Redis under this identity."""
+    """Take in what another worker, or this one before its restart, left in Redis under this identity. TierDown where
+    Redis cannot be asked."""
     namespace = resources.namespace(tenant)
     frame = yield from finished(resources.transfers.submit_manifest(namespace.manifest(cache_id)))
+    if frame == Miss(MissReason.TIER_DOWN):
+        raise TierDown("the cache may be in Redis, which cannot be reached", retry_after_s=1.0)
     return _take_in(resources, namespace, tenant, frame) if isinstance(frame, Frame) else None
 
 
@@ -73,6 +83,7 @@ def _take_in(resources: Resources, namespace: Namespace, tenant: str, frame: Fra
         or resources.store.lookup(entry.cache_id) is Presence.IN_FLIGHT
     ):
         return None
+    entry.durability = Durability.REDIS
     return resources.store.adopt(entry)
 
 
@@ -103,30 +114,33 @@ def _restore_index(
         return None
     if entry.profile_digest == resources.profile.digest:
         addresses = index_addresses(prompt, resources.profile)
-        fetched = yield from fetch(resources, addresses, FrameKind.INDEX, report)
+        ttl_s = seconds_left(resources, entry)
+        fetched = yield from fetch(resources, addresses, FrameKind.INDEX, report, ttl_s)
         frames = [frame for frame in fetched.found if isinstance(frame, Frame)]
         index = assemble_index(prompt, resources.profile, frames, resources.model.device)
         if index is not None:
             return index
+        report.lose(fetched)
     report.is_recomputed = True
-    return (yield from rebuild_index(resources, prompt, report, _seconds_left(resources, entry)))
+    return (yield from rebuild_index(resources, prompt, report, seconds_left(resources, entry)))
 
 
 def claim_windows(
     resources: Resources, entry: Entry, prompt: Prompt, windows: Windows, report: FetchReport
 ) -> Walk[Claim]:
     """The windows from wherever they are, computed again where they are lost: bytes that are right, or none."""
-    claim = yield from claim_stored(resources, prompt, windows, report)
+    ttl_s = seconds_left(resources, entry)
+    claim = yield from claim_stored(resources, prompt, windows, report, ttl_s)
     if not claim.missing():
         return claim
     claim.release()
     report.is_recomputed = True
-    ttl_s = _seconds_left(resources, entry)
     retained = prompt.all_windows() if entry.compression.retention is Retention.FULL else entry.windows
     return (yield from prefill_again(resources, prompt, windows, retained, report, ttl_s))
 
 
-def _seconds_left(resources: Resources, entry: Entry) -> float:
+def seconds_left(resources: Resources, entry: Entry) -> float:
+    """How long copies of its bytes may live; an entry past its time leaves soon."""
     return max(1.0, entry.expire_time - resources.clock())
 
 
@@ -148,6 +162,7 @@ def update(resources: Resources, request: UpdateRequest) -> Walk[CacheInfo]:
     """Change what may change, here and in the manifest below."""
     entry = yield from find(resources, request.tenant, request.name)
     expire_time = None if request.ttl_s is None else resources.clock() + resources.limits.ttl(request.ttl_s)
+    previous = resources.store.holder(request.tenant, request.alias or "")
     resources.store.update(
         entry,
         expire_time=expire_time,
@@ -157,14 +172,21 @@ def update(resources: Resources, request: UpdateRequest) -> Walk[CacheInfo]:
         alias=request.alias,
     )
     spread(resources, entry)
+    take_alias_below(resources, previous, entry)
     return info(resources, entry)
 
 
 def spread(resources: Resources, entry: Entry) -> None:
     """Let the tiers below know the entry's new facts, and let its blocks live as long as it does."""
-    ttl_s = _seconds_left(resources, entry)
+    ttl_s = seconds_left(resources, entry)
     resources.transfers.submit_extend(entry.addresses, ttl_s)
     resources.transfers.submit_spill([], manifest=manifest_of(resources, entry), ttl_s=ttl_s)
+
+
+def take_alias_below(resources: Resources, previous: Entry | None, entry: Entry) -> None:
+    """An alias went from previous to entry: the manifest of previous must not claim it for ever."""
+    if previous is not None and previous is not entry:
+        spread(resources, previous)
 
 
 def delete(resources: Resources, tenant: str, name: str) -> Walk[DeleteReceipt]:
@@ -172,7 +194,9 @@ def delete(resources: Resources, tenant: str, name: str) -> Walk[DeleteReceipt]:
     entry = yield from find(resources, tenant, name)
     reference = ManifestRef(resources.namespace(tenant).listing(), entry.manifest_address)
     orphans = resources.store.drop(entry)
-    return (yield from finished(resources.transfers.submit_drop(orphans, reference)))
+    receipt = yield from finished(resources.transfers.submit_drop(orphans, reference))
+    on_device = () if entry.is_resident else (Tier.DEVICE,)  # in use: it goes with its last user
+    return DeleteReceipt((*on_device, *receipt.confirmed), receipt.unreachable)
 
 
 def info(resources: Resources, entry: Entry) -> CacheInfo:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from windowkv_service.cache.entry import Entry
-from windowkv_service.cache.jobs import Job, Spilled
+from windowkv_service.cache.jobs import Job, ManifestRef, Spilled
 from windowkv_service.cache.store import PrefixStore
 from windowkv_service.cache.tiers.base import Tier
 from windowkv_service.cache.transfers import Transfers
@@ -134,8 +134,12 @@ class Resources:
                 _acknowledge(entry, job.result)
 
     def expire(self) -> None:
-        """Drop what is past its time. The books and the device forget it here; the tiers below by themselves."""
-        self.store.expire(self.clock())
+        """Drop what is past its time. The books and the device forget it here; the tiers below by themselves, unless it
+        was once to live longer."""
+        for entry in self.store.expire(self.clock()):
+            if entry.longest_expire_time > entry.expire_time:
+                manifest = ManifestRef(self.namespace(entry.tenant).listing(), entry.manifest_address)
+                self.transfers.submit_drop(self.store.unneeded(entry), manifest)
 
     def observe_entries(self) -> None:
         """Set the gauges that count entries. Below the device nothing is pinned."""
@@ -152,6 +156,8 @@ class Resources:
     def close(self) -> None:
         """End the transfers and let go of the tiers below."""
         self.transfers.close()
+        for tier in self.tiers:
+            tier.close()
 
     def tier_statuses(self) -> tuple[TierStatus, ...]:
         return (self.device.status(), *(tier.status() for tier in self.tiers))

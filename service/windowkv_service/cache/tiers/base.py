@@ -62,3 +62,7 @@ class Tier(Protocol):
     def status(self) -> TierStatus:
         """What is known now, without asking anybody."""
         ...
+
+    def close(self) -> None:
+        """Let go of threads, connections and memory. The tier is not used afterwards."""
+        ...

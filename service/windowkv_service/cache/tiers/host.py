@@ -75,6 +75,9 @@ class HostTier:
         self._events.evicted(self.tier, Departure.DELETE, gone)
         return True
 
+    def close(self) -> None:
+        self.clear()
+
     def clear(self) -> None:
         with self._lock:
             self._kept.clear()
