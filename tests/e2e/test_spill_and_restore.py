@@ -61,7 +61,7 @@ def start(model: Path, redis: RedisServer) -> START:
 
 def frame_keys(redis: RedisServer) -> list[bytes]:
     """Keys of blocks, index pieces and manifests, without the listings."""
-    return [key for key in redis.keys() if not key.startswith(KEY_PREFIX + b"list:")]
+    return [key for key in redis.keys("*") if not key.startswith(KEY_PREFIX + b"list:")]
 
 
 # Leaving the device
@@ -165,7 +165,8 @@ def test_creating_it_again_on_the_new_worker_is_a_hit(start: START) -> None:
     with start() as worker, asking(worker) as client:
         second = client.caches.create(token_ids=DOCUMENT)
         assert second.name == first.name
-        assert second.creation is not None and second.creation.is_hit
+        assert second.creation is not None
+        assert second.creation.is_hit
         assert prefilled_tokens(worker) == 0
 
 
@@ -179,7 +180,8 @@ def test_a_longer_prompt_builds_on_a_prefix_that_only_redis_holds(start: START, 
         assert (said.usage.source_tier, said.usage.cached_tokens) == ("redis", 128)
         assert prefilled_tokens(worker) == len(longer) - 1 - 128
         cache = client.caches.create(token_ids=longer, kept_ratio=1.0)
-        assert cache.creation is not None and cache.creation.reused_tokens >= 128
+        assert cache.creation is not None
+        assert cache.creation.reused_tokens >= 128
         assert answer(client, QUESTION, cache).token_ids == plain_generate(model, longer + QUESTION, 14)
 
 
@@ -310,7 +312,8 @@ def test_what_a_restarted_worker_fetched_lives_no_longer_than_its_cache(start: S
         host = worker.resources.tiers[0]
         assert isinstance(host, HostTier)
         lives = [kept.expires_at - time.monotonic() for kept in host._kept.values()]
-        assert lives and max(lives) < 60.0
+        assert lives
+        assert max(lives) < 60.0
 
 
 def test_a_shortened_life_ends_everywhere_when_it_says(start: START, redis: RedisServer) -> None:

@@ -63,7 +63,7 @@ class Entry:
     on_host: bool = False
     on_redis: bool = False
     pins: int = 0  # how many sequences use it now
-    longest_expire_time: float = 0.0  # the latest it ever had: its bytes below live as long unless they are dropped
+    longest_expire_time: float = 0.0  # the latest it ever had: until then its bytes stay below
 
     def __post_init__(self) -> None:
         self.token_ids = array(TOKEN_ARRAY, self.token_ids)

@@ -23,7 +23,7 @@ from windowkv_service.kv.buffers import Staging
 from windowkv_service.kv.layout import KVGroup
 
 Place = tuple[KVGroup, int]  # a group and the place of a window in its list
-_TELLING = (MissReason.CORRUPT, MissReason.TIER_DOWN, MissReason.NOT_CACHED)  # which of several reasons says most
+_TELLING = (MissReason.CORRUPT, MissReason.TIER_DOWN, MissReason.NOT_CACHED)  # what says most comes first
 PREFIX_TTL_S = 600.0  # blocks of a prompt without a handle, whose entry and life are not known
 
 

@@ -6,18 +6,19 @@ import time
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from windowkv_service.cache.entry import Entry
-from windowkv_service.cache.jobs import Job, Spilled
 from windowkv_service.cache.store import Presence
 from windowkv_service.domain.keys import TOKEN_ARRAY
-from windowkv_service.domain.requests import CreateRequest, Durability, Retention
-from windowkv_service.domain.results import CreateOutcome, PrefillProgress, Tier
+from windowkv_service.domain.requests import CreateRequest, Retention
+from windowkv_service.domain.results import CreateOutcome, PrefillProgress
 from windowkv_service.engine.blocks import FetchReport
-from windowkv_service.engine.entries import adopt, info, landed, manifest_of, spread, take_alias_below
+from windowkv_service.engine.durability import acknowledged, settle
+from windowkv_service.engine.entries import adopt, info, landed, spill, spread, take_alias_below
 from windowkv_service.engine.prefill import Prefilled, prefill
 from windowkv_service.engine.prompt import Prompt
-from windowkv_service.engine.resources import Resources, finished
+from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.task import Walk
 from windowkv_service.errors import TierDown, UnknownMethod
 
@@ -37,8 +38,8 @@ def create(resources: Resources, request: CreateRequest, on_progress: OnProgress
     entry = yield from _known(resources, request.tenant, cache_id)
     if entry is not None:
         outcome = _hit(resources, request, entry, time.monotonic() - submitted)
-        resources.metrics.requests.created(outcome, outcome.cache.tier)
-        return outcome
+        yield from settle(resources, entry, request.durability)
+        return replace(outcome, cache=info(resources, entry))
     resources.store.reserve(cache_id)
     try:
         report = FetchReport()
@@ -49,11 +50,9 @@ def create(resources: Resources, request: CreateRequest, on_progress: OnProgress
     except BaseException:
         resources.store.abandon(cache_id)
         raise
-    ttl_s = entry.expire_time - entry.create_time
-    job = resources.transfers.submit_spill(done.frames, manifest=manifest_of(resources, entry), ttl_s=ttl_s)
-    resources.follow(job, entry)
+    job = spill(resources, entry, done.frames)
     take_alias_below(resources, previous, entry)
-    yield from _durable(job, request.durability)
+    yield from acknowledged(job, request.durability)
     outcome = CreateOutcome(info(resources, entry), False, done.num_reused, done.prefill_s, done.queue_s)
     resources.metrics.requests.created(outcome, report.farthest if done.num_reused else None)
     resources.metrics.steps.compressed(outcome.cache, done.compress_s)
@@ -123,14 +122,3 @@ def _record(
     entry.blocks = done.claim.placed()
     entry.index = done.index
     return entry
-
-
-def _durable(job: Job[Spilled], durability: Durability) -> Walk[None]:
-    """Wait until the tier that was asked for has acknowledged."""
-    if durability is Durability.DEVICE:
-        return
-    spilled = yield from finished(job)
-    if Tier(durability.value) not in spilled.tiers:
-        raise TierDown(
-            f"{durability.value} did not acknowledge the cache; it is kept above", retry_after_s=1.0
-        )

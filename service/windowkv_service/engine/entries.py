@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from windowkv_service.cache import manifest
 from windowkv_service.cache.entry import Entry
 from windowkv_service.cache.frame import Frame, FrameCorrupt, FrameKind
-from windowkv_service.cache.jobs import ManifestRef, ManifestWrite
+from windowkv_service.cache.jobs import Job, ManifestRef, ManifestWrite, Spilled
 from windowkv_service.cache.store import Presence
 from windowkv_service.cache.tiers.base import Miss
-from windowkv_service.domain.keys import Namespace
+from windowkv_service.domain.keys import Address, Namespace
 from windowkv_service.domain.requests import Durability, ListRequest, Retention, UpdateRequest
 from windowkv_service.domain.results import CacheInfo, CachePage, CacheState, DeleteReceipt, MissReason, Tier
 from windowkv_service.engine.blocks import Claim, FetchReport, claim_stored, fetch
@@ -122,7 +124,9 @@ def _restore_index(
             return index
         report.lose(fetched)
     report.is_recomputed = True
-    return (yield from rebuild_index(resources, prompt, report, seconds_left(resources, entry)))
+    index, frames = yield from rebuild_index(resources, prompt, report)
+    spill(resources, entry, frames)
+    return index
 
 
 def claim_windows(
@@ -135,8 +139,13 @@ def claim_windows(
         return claim
     claim.release()
     report.is_recomputed = True
-    retained = prompt.all_windows() if entry.compression.retention is Retention.FULL else entry.windows
-    return (yield from prefill_again(resources, prompt, windows, retained, report, ttl_s))
+    claim, mended = yield from prefill_again(resources, prompt, windows, retained_of(prompt, entry), report)
+    spill(resources, entry, mended)
+    return claim
+
+
+def retained_of(prompt: Prompt, entry: Entry) -> Windows:
+    return prompt.all_windows() if entry.compression.retention is Retention.FULL else entry.windows
 
 
 def seconds_left(resources: Resources, entry: Entry) -> float:
@@ -144,8 +153,22 @@ def seconds_left(resources: Resources, entry: Entry) -> float:
     return max(1.0, entry.expire_time - resources.clock())
 
 
-def manifest_of(resources: Resources, entry: Entry) -> ManifestWrite:
-    return ManifestWrite(resources.namespace(entry.tenant).listing(), manifest.write(entry))
+def spill(
+    resources: Resources, entry: Entry, frames: Sequence[Frame], requires: Sequence[Address] = ()
+) -> Job[Spilled]:
+    """Send bytes of the entry to the tiers below, and then its manifest, if what it requires is there too; the books
+    note what arrives."""
+    job = _submit(resources, entry, frames, requires)
+    resources.follow(job, entry)
+    return job
+
+
+def _submit(
+    resources: Resources, entry: Entry, frames: Sequence[Frame], requires: Sequence[Address]
+) -> Job[Spilled]:
+    listing, ttl_s = resources.namespace(entry.tenant).listing(), seconds_left(resources, entry)
+    message = ManifestWrite(listing, manifest.write(entry), requires)
+    return resources.transfers.submit_spill(frames, manifest=message, ttl_s=ttl_s)
 
 
 def describe(resources: Resources, tenant: str, name: str) -> Walk[CacheInfo]:
@@ -178,9 +201,8 @@ def update(resources: Resources, request: UpdateRequest) -> Walk[CacheInfo]:
 
 def spread(resources: Resources, entry: Entry) -> None:
     """Let the tiers below know the entry's new facts, and let its blocks live as long as it does."""
-    ttl_s = seconds_left(resources, entry)
-    resources.transfers.submit_extend(entry.addresses, ttl_s)
-    resources.transfers.submit_spill([], manifest=manifest_of(resources, entry), ttl_s=ttl_s)
+    resources.transfers.submit_extend(entry.addresses, seconds_left(resources, entry))
+    _submit(resources, entry, [], requires=())
 
 
 def take_alias_below(resources: Resources, previous: Entry | None, entry: Entry) -> None:

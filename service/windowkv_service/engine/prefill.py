@@ -65,35 +65,28 @@ def prefill(
 
 
 def prefill_again(
-    resources: Resources,
-    prompt: Prompt,
-    windows: Windows,
-    retained: Windows,
-    report: FetchReport,
-    ttl_s: float,
-) -> Walk[Claim]:
-    """Blocks were lost or corrupt: compute what cannot be reused, claim the windows, and mend what is kept below."""
+    resources: Resources, prompt: Prompt, windows: Windows, retained: Windows, report: FetchReport
+) -> Walk[tuple[Claim, list[Frame]]]:
+    """Blocks were lost or corrupt: compute what cannot be reused. Answers the windows, and the frames of all that is
+    retained, to mend what is kept below."""
     yield from resources.staging_free()
     with resources.stage(prompt.num_tokens) as staging:
         yield from _restage_all(resources, prompt, staging, report)
         claim = yield from claim_staged(resources, prompt, windows, staging)
-        frames = _block_frames(resources, prompt, retained, staging)
-    resources.transfers.submit_spill(frames, manifest=None, ttl_s=ttl_s)
-    return claim
+        return claim, _block_frames(resources, prompt, retained, staging)
 
 
 def rebuild_index(
-    resources: Resources, prompt: Prompt, report: FetchReport, ttl_s: float
-) -> Walk[LeaderIndex]:
-    """The leader keys were lost, or are of other leaders than today's: make them from the prompt."""
+    resources: Resources, prompt: Prompt, report: FetchReport
+) -> Walk[tuple[LeaderIndex, list[Frame]]]:
+    """The leader keys were lost, or are of other leaders than today's: make them from the prompt. Answers them, and
+    the frames to keep below."""
     assert resources.profile is not None
     yield from resources.staging_free()
     with resources.stage(prompt.num_tokens) as staging:
         yield from _restage_all(resources, prompt, staging, report)
         index = LeaderIndex.build(resources.profile, staging, prompt.num_tokens)
-    frames = index.frames(index_addresses(prompt, resources.profile))
-    resources.transfers.submit_spill(frames, manifest=None, ttl_s=ttl_s)
-    return index
+    return index, index.frames(index_addresses(prompt, resources.profile))
 
 
 def _restage_all(resources: Resources, prompt: Prompt, staging: Staging, report: FetchReport) -> Walk[None]:
