@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import answer, asking, eventually, prefilled_tokens, random_tokens
+from asking import answer, asking, prefilled_tokens, random_tokens
+from eventually import eventually
 from redis_server import RedisServer
 from redis_server import running as running_redis
 from reference_generation import masked_generate, plain_generate
@@ -61,7 +62,7 @@ def start(model: Path, redis: RedisServer) -> START:
 
 def frame_keys(redis: RedisServer) -> list[bytes]:
     """Keys of blocks, index pieces and manifests, without the listings."""
-    return [key for key in redis.keys("*") if not key.startswith(KEY_PREFIX + b"list:")]
+    return [key for key in redis.all_keys() if not key.startswith(KEY_PREFIX + b"list:")]
 
 
 # Leaving the device
@@ -293,9 +294,9 @@ def test_an_expired_cache_leaves_every_tier_by_itself(start: START, redis: Redis
     with start() as worker, asking(worker) as client:
         cache = client.caches.create(token_ids=DOCUMENT, ttl=2.0, durability="redis")
         assert (cache.durability, cache.stored_bytes > 0) == ("redis", True)
-        eventually(lambda: not redis.keys(), "Redis is empty")
-        eventually(lambda: worker.resources.tiers[0].status().used_bytes == 0, "host memory is empty")
-        eventually(lambda: worker.ask(used_blocks) == 0, "the device is empty")
+        assert eventually(lambda: not redis.all_keys())
+        assert eventually(lambda: worker.resources.tiers[0].status().used_bytes == 0)
+        assert eventually(lambda: worker.ask(used_blocks) == 0)
         with pytest.raises(CacheNotFound, match="expired"):
             client.caches.get(cache)
 
@@ -320,8 +321,8 @@ def test_a_shortened_life_ends_everywhere_when_it_says(start: START, redis: Redi
     with start() as worker, asking(worker) as client:
         cache = client.caches.create(token_ids=DOCUMENT, ttl="1h", durability="redis")
         client.caches.update(cache, ttl=0.5)
-        eventually(lambda: not frame_keys(redis), "Redis is empty")
-        eventually(lambda: worker.resources.tiers[0].status().used_bytes == 0, "host memory is empty")
+        assert eventually(lambda: not frame_keys(redis))
+        assert eventually(lambda: worker.resources.tiers[0].status().used_bytes == 0)
         with pytest.raises(CacheNotFound, match="expired"):
             client.caches.get(cache)
 

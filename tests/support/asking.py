@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from eventually import eventually
 from running_service import RunningService
 
 from windowkv_client import Client, Usage
 from windowkv_service.engine.resources import Resources
-
-PATIENCE_S = 20.0  # for what happens by itself, but not at once
 
 
 @dataclass(frozen=True)
@@ -53,14 +51,6 @@ def prefilled_tokens(service: RunningService) -> float:
     return metric(service, "windowkv_tokens_per_step_sum", phase="prefill")
 
 
-def eventually(holds: Callable[[], bool], what: str) -> None:
-    """Wait for something that happens by itself."""
-    until = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < until, f"it did not come to this: {what}"
-        time.sleep(0.01)
-
-
 def leaks(resources: Resources) -> list[str]:
     """What is held although no request runs: every used block must be an entry's, as often as entries hold it."""
     held = Counter(placed for entry in resources.store.entries() for placed in entry.placed_blocks)
@@ -83,7 +73,7 @@ def is_idle(service: RunningService) -> bool:
 
 def check_books(service: RunningService) -> None:
     """Once all requests have ended: the books agree with themselves and nothing is held for nobody."""
-    eventually(lambda: is_idle(service), "all requests have ended")
+    assert eventually(lambda: is_idle(service)), "requests that never end"
     service.check_integrity()
     assert service.ask(leaks) == []
 

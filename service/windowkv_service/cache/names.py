@@ -29,6 +29,12 @@ class Names:
         self._expired.pop((entry.tenant, f"aliases/{alias}"), None)
         entry.alias = alias
 
+    def reclaim(self, entry: Entry, alias: str) -> None:
+        """Give, unless the alias is held by an entry that was changed later: records below may be old."""
+        holder = self.holder(entry.tenant, alias)
+        if holder is None or holder.update_time <= entry.update_time:
+            self.give(entry, alias)
+
     def take(self, entry: Entry) -> None:
         if self._aliases.get((entry.tenant, entry.alias)) is entry:
             del self._aliases[entry.tenant, entry.alias]

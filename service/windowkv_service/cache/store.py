@@ -67,8 +67,7 @@ class PrefixStore:
 
     def entry(self, cache_id: str) -> Entry | None:
         """For the worker, who knows identities; callers of the service come by get()."""
-        entry = self._entries.get(cache_id)
-        return None if entry is None or self._is_expired(entry) else entry
+        return self._entries[cache_id] if self.lookup(cache_id) is Presence.PRESENT else None
 
     def entries(self) -> Iterable[Entry]:
         return self._entries.values()
@@ -144,7 +143,7 @@ class PrefixStore:
         if entry.pins == 0 and entry in self._leaving:
             self._leaving.remove(entry)
             self._vacate(entry)
-            self._forget_blocks(self.unneeded(entry))  # what was restored for its users since it was dropped
+            self._forget_blocks(self.unneeded(entry))  # restored for its users since it was dropped
 
     def hit(self, entry: Entry) -> None:
         """It served a request."""
@@ -209,8 +208,7 @@ class PrefixStore:
             del self._by_tenant[entry.tenant]
         self._names.take(entry)
         self._claims.release(entry.addresses)
-        orphans = self.unneeded(entry)
-        self._forget_blocks(orphans)
+        self._forget_blocks(orphans := self.unneeded(entry))
         if entry.is_in_use:
             self._leaving.add(entry)
         else:
@@ -262,9 +260,7 @@ class PrefixStore:
         self.abandon(entry.cache_id)
         alias, entry.alias = entry.alias, ""
         self._names.forget_expired(entry)
-        holder = self._names.holder(entry.tenant, alias)
-        if holder is None or holder.update_time <= entry.update_time:  # an older record may still claim it
-            self._names.give(entry, alias)
+        self._names.reclaim(entry, alias)
         heapq.heappush(self._due, (entry.expire_time, next(self._serial), entry))
 
     def _vacate(self, entry: Entry) -> None:

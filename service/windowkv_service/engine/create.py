@@ -39,6 +39,7 @@ def create(resources: Resources, request: CreateRequest, on_progress: OnProgress
     if entry is not None:
         outcome = _hit(resources, request, entry, time.monotonic() - submitted)
         yield from settle(resources, entry, request.durability)
+        resources.metrics.requests.created(outcome, outcome.cache.tier)
         return replace(outcome, cache=info(resources, entry))
     resources.store.reserve(cache_id)
     try:
