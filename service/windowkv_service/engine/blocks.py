@@ -22,6 +22,7 @@ from windowkv_service.engine.task import Walk
 from windowkv_service.kv.buffers import Staging
 from windowkv_service.kv.layout import KVGroup
 
+MEASURED_BYTES = 1 << 20  # the time of smaller loads says more of waiting than of bytes
 Place = tuple[KVGroup, int]  # a group and the place of a window in its list
 _TELLING = (MissReason.CORRUPT, MissReason.TIER_DOWN, MissReason.NOT_CACHED)  # what says most comes first
 PREFIX_TTL_S = 600.0  # blocks of a prompt without a handle, whose entry and life are not known
@@ -70,8 +71,15 @@ def fetch(
         addresses, kind, budget_s=resources.limits.load_budget_s, ttl_s=ttl_s
     )
     fetched = yield from finished(job)
-    report.add(fetched, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    report.add(fetched, seconds)
+    if fetched.size_bytes >= MEASURED_BYTES:
+        resources.store.speeds.observe_load(_farthest(fetched), fetched.size_bytes, seconds)
     return fetched
+
+
+def _farthest(fetched: Fetched) -> Tier:
+    return Tier.REDIS if Tier.REDIS in fetched.sources else Tier.HOST
 
 
 class Claim:

@@ -109,7 +109,9 @@ def _compute(
         began = time.perf_counter()
         chunk = prompt.token_ids[first : first + size]
         resources.runner.prefill(chunk, first, staging, observed)
-        resources.metrics.steps.stepped("prefill", len(chunk), time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        resources.metrics.steps.stepped("prefill", len(chunk), seconds)
+        resources.store.speeds.observe_prefill(len(chunk), seconds)
         on_progress(PrefillProgress(first + len(chunk), prompt.num_tokens, start))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,8 @@ import windowkv_kernels as kernels
 from windowkv_service.cache.frame import Frame, FrameKind
 from windowkv_service.cache.prefix import longest_prefix
 from windowkv_service.domain.keys import Address
-from windowkv_service.engine.blocks import FetchReport, fetch
+from windowkv_service.domain.results import Tier
+from windowkv_service.engine.blocks import MEASURED_BYTES, FetchReport, fetch
 from windowkv_service.engine.prompt import Prompt
 from windowkv_service.engine.resources import Resources, finished
 from windowkv_service.engine.task import Walk
@@ -25,7 +28,7 @@ def reuse(
     The last keep_last tokens are left to be computed: selection wants to see their queries."""
     limit = max(0, prompt.num_tokens - keep_last) // prompt.layout.window_size
     likely = yield from _likely(resources, prompt, limit)
-    if likely == 0:
+    if likely == 0 or not _is_worth_loading(resources, prompt, likely):
         return 0
     blocks = yield from _collect(resources, prompt, likely, report)
     reaches = [None if group.is_selectable else prompt.layout.reach(group) for group in prompt.layout.groups]
@@ -50,6 +53,26 @@ def _likely(resources: Resources, prompt: Prompt, limit: int) -> Walk[int]:
     return on_device + probed.leading_windows
 
 
+def _is_worth_loading(resources: Resources, prompt: Prompt, num_windows: int) -> bool:
+    """Whether fetching what the device lacks is quicker than computing it again, by the speeds measured so far."""
+    missing = [(group, address) for group, row in _lacking(resources, prompt, num_windows) for address in row]
+    host = resources.tiers[0]
+    source = Tier.HOST if all(host.has([address for _, address in missing])) else Tier.REDIS
+    size_bytes = sum(prompt.layout.block_bytes(group) for group, _ in missing)
+    if size_bytes < MEASURED_BYTES:
+        return True
+    return resources.store.speeds.is_load_cheaper(source, size_bytes, num_windows * prompt.layout.window_size)
+
+
+def _lacking(
+    resources: Resources, prompt: Prompt, num_windows: int
+) -> Iterator[tuple[KVGroup, list[Address]]]:
+    """Per group, the blocks of the first windows that the device does not have."""
+    for group in prompt.layout.groups:
+        row = [prompt.address(group, window) for window in range(num_windows)]
+        yield group, [address for address in row if resources.device.pool(group).find(address) is None]
+
+
 def _collect(
     resources: Resources, prompt: Prompt, num_windows: int, report: FetchReport
 ) -> Walk[list[list[Tensor | None]]]:
@@ -57,12 +80,7 @@ def _collect(
     rows = [
         [prompt.address(group, window) for window in range(num_windows)] for group in prompt.layout.groups
     ]
-    missing = [
-        address
-        for group, row in zip(prompt.layout.groups, rows, strict=True)
-        for address in row
-        if resources.device.pool(group).find(address) is None
-    ]
+    missing = [address for _, row in _lacking(resources, prompt, num_windows) for address in row]
     fetched = yield from fetch(resources, missing, FrameKind.BLOCK, report)
     frames = {frame.address: frame for frame in fetched.found if isinstance(frame, Frame)}
     return [
