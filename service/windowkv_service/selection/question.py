@@ -33,7 +33,7 @@ class QuestionProfile:
     index_bits: per number of the leader index, 4 or 8.
     vote_tokens: so many of the question's last tokens vote.
     top_p: windows rank by the mean of their top_p largest token scores; None: by the plain mean.
-    keep_first: window 0 always stays. keep_last_windows: so do so many last ones.
+    keep_first: window 0 stays. keep_last_windows: so do so many last ones. Neither where hardly anything fits.
     """
 
     leaders: tuple[Leader, ...]
@@ -115,23 +115,36 @@ def choose_windows(
 ) -> WindowSelection:
     """The windows of the cached prompt that a question reads. scores: leader layer → what its queries said.
 
-    budget_bytes is for blocks, over all groups; every layer gets the same share. What must stay is kept
-    beyond it.
+    budget_bytes is for blocks, over all groups; every layer gets the same share. Where not even one window fits,
+    those that the profile always keeps stay beyond it.
     """
-    num_windows = layout.num_windows(num_tokens)
-    last = range(max(0, num_windows - profile.keep_last_windows), num_windows)
     windows = choose(
         layout,
         num_tokens,
         profile.leaders,
         {layer: score.score for layer, score in scores.items()},
-        forced=frozenset(last) | ({0} if profile.keep_first else frozenset()),
+        forced=_always_kept(profile, layout, num_tokens, budget_bytes),
         shares=[1.0] * len(profile.leaders),
         budget_bytes=budget_bytes,
     )
     masses = {layer: score.mass for layer, score in scores.items()}
     task = Task.LOCALIZATION if profile.top_p is None else Task.AGGREGATION
     return WindowSelection(windows, captured_mass(layout, profile.leaders, masses, windows), task)
+
+
+def _always_kept(
+    profile: QuestionProfile, layout: KVLayout, num_tokens: int, budget_bytes: int
+) -> frozenset[int]:
+    """First and last windows as the profile asks, unless they would take more than half of what fits: with room for
+    two or three windows, what the question asks for comes first."""
+    num_windows = layout.num_windows(num_tokens)
+    last = range(max(0, num_windows - profile.keep_last_windows), num_windows)
+    kept = frozenset(last) | ({0} if profile.keep_first else frozenset())
+    for group in layout.groups:
+        if not group.is_selectable:
+            budget_bytes -= len(layout.full_windows(group, num_tokens)) * layout.block_bytes(group)
+    num_fitting = budget_bytes // sum(layout.block_bytes(group) for group in layout.selectable_groups)
+    return frozenset() if 0 < num_fitting < 2 * len(kept) else kept
 
 
 def leaders_by_layers(layout: KVLayout, led: Mapping[int, Sequence[int]]) -> tuple[Leader, ...]:

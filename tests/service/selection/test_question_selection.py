@@ -33,8 +33,19 @@ def test_first_and_last_windows_are_kept_before_the_best():
     profile = QuestionProfile((Leader(0, (0,)),), keep_first=True, keep_last_windows=2)
     scores = {0: scores_of(1, 9, 2, 8, 3, 1)}
     block = layout.block_bytes(layout.groups[0])
-    assert choose_windows(scores, profile, layout, 44, 4 * block).windows == ((0, 1, 4, 5),)
-    assert choose_windows(scores, profile, layout, 44, 0).windows == ((0, 4, 5),)
+    assert choose_windows(scores, profile, layout, 48, 6 * block).windows == ((0, 1, 2, 3, 4, 5),)
+    scores = {0: scores_of(1, 9, 2, 8, 3, 1, 6, 5, 2, 1)}
+    assert choose_windows(scores, profile, layout, 80, 6 * block).windows == ((0, 1, 3, 6, 8, 9),)
+
+
+def test_where_hardly_anything_fits_the_best_windows_come_before_first_and_last():
+    layout = make_layout(1, window_size=8)
+    profile = QuestionProfile((Leader(0, (0,)),), keep_first=True, keep_last_windows=2)
+    scores = {0: scores_of(1, 9, 2, 8, 3, 1, 6, 5, 2, 1)}
+    block = layout.block_bytes(layout.groups[0])
+    assert choose_windows(scores, profile, layout, 80, 3 * block).windows == ((1, 3, 6),)
+    assert choose_windows(scores, profile, layout, 80, block).windows == ((1,),)
+    assert choose_windows(scores, profile, layout, 80, 0).windows == ((0, 8, 9),)  # a table is never empty
 
 
 def test_sliding_groups_are_charged_first_and_keep_what_they_see():
