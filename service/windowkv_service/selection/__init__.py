@@ -26,8 +26,10 @@ __all__ = [
 
 
 def selectors(profile: QuestionProfile | None) -> dict[str, Selector]:
-    """Every method by its name. profile: the model's; its leaders also lead our own choice at prefill. None: a model
-    in which nothing can be selected."""
-    leaders = () if profile is None else profile.leaders
-    methods: list[Selector] = [WindowKV(leaders=leaders), published(), Full(), Random(), Streaming()]
+    """Every method by its name. profile: the model's; its leaders, voters and statistic also make our own choice at
+    prefill. None: a model in which nothing can be selected."""
+    ours = WindowKV(leaders=())
+    if profile is not None:
+        ours = WindowKV(leaders=profile.leaders, vote_tokens=profile.vote_tokens, top_p=profile.top_p)
+    methods: list[Selector] = [ours, published(), Full(), Random(), Streaming()]
     return {method.name: method for method in methods}

