@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,6 +104,20 @@ def test_make_knows_its_verbs(target: str) -> None:
 def test_make_test_runs_kernels_in_the_interpreter_with_one_thread() -> None:
     dry = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "TRITON_INTERPRET=1" in dry and "OMP_NUM_THREADS=1" in dry and "pytest" in dry
+
+
+@pytest.mark.parametrize(("num_gpus", "is_pinned"), [(0, True), (1, False)])
+def test_torch_is_pinned_where_there_is_no_gpu(num_gpus: int, is_pinned: bool, tmp_path: Path) -> None:
+    """The recipe's own line is run: with a GPU pip chooses torch and its triton, without one the pin does."""
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / "constraints.txt").write_bytes((ROOT / "constraints.txt").read_bytes())
+    command = ["make", "-n", "-B", "setup", f"HAS_GPU={num_gpus}", f"VENV={tmp_path}/.venv"]
+    recipe = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (line,) = (line for line in recipe.splitlines() if line.endswith("/.venv/constraints.txt"))
+    subprocess.run(["bash", "-c", line], cwd=tmp_path, check=True)
+    pinned = (tmp_path / ".venv" / "constraints.txt").read_text()
+    assert ("torch==" in pinned, "triton==" in pinned) == (is_pinned, is_pinned)
+    assert "grpcio==" in pinned
 
 
 def test_no_file_names_a_package_registry() -> None:
