@@ -132,6 +132,27 @@ def test_padding_the_table_does_not_change_the_output_beyond_rounding():
     torch.testing.assert_close(case.run(), alone, atol=1e-7, rtol=1e-6)
 
 
+@pytest.mark.parametrize("options", [{}, {"sliding_window": 50}, {"softcap": 5.0}], ids=str)
+def test_sequences_of_very_different_length_share_a_batch(options):
+    """So different that the table's padding would cost more than running one after the other."""
+    case = Case((1, 4, 2, 16, 8, 4400, 1))
+    short = Case((1, 4, 2, 16, 8, 20, 1), poison=0.0)
+    width = case.block_table.shape[1]
+    table = torch.zeros(3, width, dtype=torch.int64)
+    positions = torch.full((3, width * 8), -1)
+    table[0], positions[0] = case.block_table[0], case.key_positions[0]
+    size = short.block_table.shape[1]
+    table[1, :size] = short.block_table[0] + case.blocks.shape[0]
+    positions[1, : size * 8] = short.key_positions[0]  # the third sees nothing
+    expected = [case.expected(**options), short.expected(**options), torch.zeros(1, 4, 1, 16)]
+    case.blocks = torch.cat([case.blocks, short.blocks])
+    case.block_table, case.key_positions = table, positions
+    case.queries = torch.cat([case.queries, short.queries, short.queries])
+    case.query_positions = torch.cat([case.query_positions, short.query_positions, short.query_positions])
+    got = case.run(**options)
+    torch.testing.assert_close(got.double(), torch.cat(expected).double(), atol=1e-6, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "change",
     [
