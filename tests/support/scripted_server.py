@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Iterator
 
+_COMMAND = re.compile(rb"(?:^|\n)\*\d+\r\n")
+
 
 class ScriptedServer:
-    """Answers whatever it is sent with `answer`, once for every packet."""
+    """Answers whatever it is sent with `answer`, once for every command; hangs up on the next num_hang_ups
+    GETs."""
 
     def __init__(self, answer: bytes) -> None:
         self.answer = answer
+        self.num_hang_ups = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._connections: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -35,8 +40,12 @@ class ScriptedServer:
 
     def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while connection.recv(1 << 16):
-                connection.sendall(self.answer)
+            while packet := connection.recv(1 << 16):
+                if b"GET" in packet and self.num_hang_ups > 0:
+                    self.num_hang_ups -= 1
+                    connection.shutdown(socket.SHUT_RDWR)
+                    return
+                connection.sendall(self.answer * len(_COMMAND.findall(packet)))
 
 
 @contextlib.contextmanager

@@ -18,13 +18,9 @@ from windowkv_service.domain.results import Tier
 
 @dataclass(frozen=True)
 class Stay:
-    """What one entry's place on the device costs and is worth.
+    """What one entry's place on the device costs and is worth. tier_below: the nearest tier that holds a
+    copy."""
 
-    block_ids: its blocks in the arena that is short. size_bytes: all it holds on the device. tier_below: the
-    nearest tier that holds a copy.
-    """
-
-    block_ids: Sequence[int]
     size_bytes: int
     token_count: int
     tier_below: Tier | None
@@ -50,18 +46,26 @@ Key = TypeVar("Key")
 
 
 def choose(
-    stays: Iterable[tuple[Key, Stay]], num_missing: int, references: Callable[[int], int], speeds: Speeds
+    stays: Iterable[tuple[Key, Stay]],
+    num_missing: int,
+    blocks_of: Callable[[Key], Sequence[int]],
+    references: Callable[[int], int],
+    speeds: Speeds,
 ) -> Sequence[Key] | None:
     """Who must leave for num_missing blocks to come free, cheapest first; None when all together are not
     enough.
 
-    A block comes free when those who leave held all its references.
+    blocks_of: the blocks that somebody holds in the arena that is short. A block comes free when those who
+    leave held all its references.
     """
     leaving: list[Key] = []
     given_up: Counter[int] = Counter()
-    for key, stay in sorted(stays, key=lambda one: worth(one[1], speeds)) if num_missing > 0 else ():
-        given_up.update(stay.block_ids)
-        num_missing -= sum(given_up[block_id] == references(block_id) for block_id in stay.block_ids)
+    for key, _ in sorted(stays, key=lambda one: worth(one[1], speeds)) if num_missing > 0 else ():
+        block_ids = blocks_of(key)
+        if not block_ids:
+            continue
+        given_up.update(block_ids)
+        num_missing -= sum(given_up[block_id] == references(block_id) for block_id in block_ids)
         leaving.append(key)
         if num_missing <= 0:
             break

@@ -65,15 +65,16 @@ class InFlight:
             self._dropping.update(addresses)
             for address in addresses:
                 self._spilling.pop(address, None)
-            self._revoke(addresses)
 
     def end_drop(self, addresses: Sequence[Address]) -> None:
+        """Fetches that are under way may have read before the drop and keep after it."""
         with self._lock:
             self._dropping.subtract(addresses)
             for address in addresses:
                 if self._dropping[address] <= 0:
                     del self._dropping[address]
-            self._revoke(addresses)  # of fetches that began meanwhile and read what was not yet dropped
+            for reading in self._readings:
+                reading.revoked.update(addresses)
 
     def begin_read(self) -> Reading:
         reading = Reading()
@@ -92,7 +93,3 @@ class InFlight:
             with self._lock:  # no drop begins between the question and the put
                 if frame.address not in reading.revoked and frame.address not in self._dropping:
                     tier.put([frame], ttl_s)
-
-    def _revoke(self, addresses: Sequence[Address]) -> None:
-        for reading in self._readings:
-            reading.revoked.update(addresses)

@@ -40,9 +40,10 @@ class Job(Generic[R]):
 
 @dataclass(frozen=True)
 class ManifestWrite:
-    """The manifest that makes a spilled entry readable under list_key. It is written only if everything in
-    requires is in Redis, beyond the frames spilled with it: a prefix that was spilled before, or by somebody
-    else."""
+    """The manifest that makes an entry readable under list_key. requires: all that it speaks of. It is
+    written only if what of that is not spilled with it is in Redis already: a prefix that was spilled before,
+    or by another worker.
+    """
 
     list_key: bytes
     frame: Frame

@@ -7,19 +7,20 @@ drop.
 
 from __future__ import annotations
 
-import heapq
 from array import array
-from collections import Counter, OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from itertools import count, islice
+from itertools import islice
 
-from windowkv_service.cache import eviction, names, paging
+from windowkv_service.cache import names, paging
 from windowkv_service.cache.block_pool import BlockPool
 from windowkv_service.cache.claims import Claims
 from windowkv_service.cache.entry import Arena, Entry, PlacedBlock
 from windowkv_service.cache.events import CacheEvents, Departure, NoEvents
+from windowkv_service.cache.lifetimes import Lifetimes
 from windowkv_service.cache.prefix import common_length
+from windowkv_service.cache.residency import Residency
 from windowkv_service.cache.speeds import Speeds
 from windowkv_service.domain.keys import TOKEN_ARRAY, Address
 from windowkv_service.domain.requests import ListRequest
@@ -45,19 +46,16 @@ class PrefixStore:
         events: CacheEvents | None = None,
     ) -> None:
         self._clock = clock
-        self._pools = pools
         self.speeds = speeds or Speeds()
         self._events = events or NoEvents()
         self._entries: dict[str, Entry] = {}
-        self._by_tenant: dict[str, OrderedDict[str, Entry]] = defaultdict(
-            OrderedDict
-        )  # least recently used first
+        # Least recently used first.
+        self._by_tenant: dict[str, OrderedDict[str, Entry]] = defaultdict(OrderedDict)
         self._reserved: dict[str, frozenset[Address]] = {}  # with the addresses that the prefill builds on
-        self._leaving: set[Entry] = set()  # dropped or expired while in use; they go with their last user
+        self._residency = Residency(pools)
+        self._lifetimes = Lifetimes()
         self._claims = Claims()
         self._names = names.Names()
-        self._due: list[tuple[float, int, Entry]] = []  # a heap; stale after a change of expire_time
-        self._serial = count()
 
     def lookup(self, cache_id: str) -> Presence:
         if cache_id in self._reserved:
@@ -140,10 +138,8 @@ class PrefixStore:
     def unpin(self, entry: Entry) -> None:
         assert entry.pins > 0, f"{entry.cache_id} is unpinned but not pinned"
         entry.pins -= 1
-        if entry.pins == 0 and entry in self._leaving:
-            self._leaving.remove(entry)
-            self._vacate(entry)
-            self._forget_blocks(self.unneeded(entry))  # restored for its users since it was dropped
+        if entry.pins == 0 and self._residency.unused(entry):
+            self._residency.forget(self.unneeded(entry))  # restored for its users since it was dropped
 
     def hit(self, entry: Entry) -> None:
         """It served a request."""
@@ -154,8 +150,9 @@ class PrefixStore:
         self, entry: Entry, blocks: Sequence[Sequence[PlacedBlock]], index: object | None, index_bytes: int
     ) -> None:
         """It is on the device again. The entry takes over a reference to each block."""
-        assert not entry.is_resident, f"{entry.cache_id} is restored but resident"
-        entry.blocks = tuple(map(tuple, blocks))
+        is_ours = self._entries.get(entry.cache_id) is entry or self._residency.is_leaving(entry)
+        assert is_ours, f"{entry.cache_id} is restored but not in the books"
+        self._residency.settle(entry, blocks)
         entry.index, entry.index_bytes = index, index_bytes
 
     def evict(self, entry: Entry) -> None:
@@ -163,13 +160,13 @@ class PrefixStore:
         assert not entry.is_in_use, f"{entry.cache_id} is in use"
         assert not entry.pinned, f"{entry.cache_id} is pinned"
         if entry.is_resident:
-            self._vacate(entry)
+            self._residency.vacate(entry)
             self._events.evicted(Tier.DEVICE, Departure.CAPACITY, 1)
 
     def make_room(self, arena: Arena, n: int) -> bool:
         """Evict until the arena's pool can give n blocks; False evicts nothing."""
-        pool = self._pools[arena]
-        leaving = eviction.choose(self._stays(arena), n - pool.num_available, pool.references, self.speeds)
+        now = self._clock()
+        leaving = self._residency.choose(self._entries.values(), arena, n, now, self.speeds)
         if leaving is None:
             return False
         for entry in leaving:
@@ -187,10 +184,11 @@ class PrefixStore:
         alias: str | None = None,
     ) -> None:
         """None leaves a field as it is. An alias that another entry holds is repointed; "" takes it away."""
+        assert self._entries.get(entry.cache_id) is entry, f"{entry.cache_id} is not in the books"
         if expire_time is not None:
             entry.expire_time = expire_time
             entry.longest_expire_time = max(entry.longest_expire_time, expire_time)
-            heapq.heappush(self._due, (expire_time, next(self._serial), entry))
+            self._lifetimes.schedule(entry)
         entry.pinned = entry.pinned if pinned is None else pinned
         entry.display_name = entry.display_name if display_name is None else display_name
         entry.labels = entry.labels if labels is None else dict(labels)
@@ -207,12 +205,10 @@ class PrefixStore:
         if not self._by_tenant[entry.tenant]:
             del self._by_tenant[entry.tenant]
         self._names.take(entry)
+        self._lifetimes.forget(entry)
         self._claims.release(entry.addresses)
-        self._forget_blocks(orphans := self.unneeded(entry))
-        if entry.is_in_use:
-            self._leaving.add(entry)
-        else:
-            self._vacate(entry)
+        self._residency.forget(orphans := self.unneeded(entry))
+        self._residency.leave(entry)
         return orphans
 
     def unneeded(self, entry: Entry) -> Sequence[Address]:
@@ -221,36 +217,23 @@ class PrefixStore:
 
     def expire(self, now: float) -> Sequence[Entry]:
         """Drop what has lived its time, pinned or not; unneeded() says what of it may go from the tiers."""
-        expired = []
-        while self._due and self._due[0][0] <= now:
-            at, _, entry = heapq.heappop(self._due)
-            if self._entries.get(entry.cache_id) is entry and entry.expire_time == at:
-                self._names.remember_expired(entry)
-                self.drop(entry)
-                expired.append(entry)
+        expired = self._lifetimes.due(now)
+        for entry in expired:
+            self._names.remember_expired(entry)
+            self.drop(entry)
         self._events.evicted(Tier.DEVICE, Departure.TTL, len(expired))
         return expired
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless the books agree with themselves and with the pools. Costs
         O(everything)."""
-        held: Counter[PlacedBlock] = Counter()
-        for entry in (*self._entries.values(), *self._leaving):
-            held.update(entry.placed_blocks)
-        for (arena, block_id), references in held.items():
-            assert self._pools[arena].references(block_id) >= references, (
-                f"block {block_id} is freed under an entry"
-            )
-        for pool in self._pools.values():
-            pool.check_integrity()
+        self._residency.check_integrity(self._entries.values())
         claimed = [*(entry.addresses for entry in self._entries.values()), *self._reserved.values()]
         self._claims.check_integrity(claimed)
-        assert all(entry.is_in_use for entry in self._leaving), "an entry that nobody uses has not left"
         assert not self._reserved.keys() & self._entries.keys(), "an entry is in flight and published"
-        assert {id(one) for mine in self._by_tenant.values() for one in mine.values()} == set(
-            map(id, self._entries.values())
-        ), "an entry is in no tenant's books"
-        self._names.check_integrity(set(self._entries.values()))
+        everyones = {one for mine in self._by_tenant.values() for one in mine.values()}
+        assert everyones == set(self._entries.values()), "an entry is in no tenant's books"
+        self._names.check_integrity(everyones)
 
     def _enter(self, entry: Entry) -> None:
         assert entry.cache_id not in self._entries, f"{entry.cache_id} is in the books already"
@@ -261,40 +244,7 @@ class PrefixStore:
         alias, entry.alias = entry.alias, ""
         self._names.forget_expired(entry)
         self._names.reclaim(entry, alias)
-        heapq.heappush(self._due, (entry.expire_time, next(self._serial), entry))
-
-    def _vacate(self, entry: Entry) -> None:
-        if entry.blocks is None:
-            return
-        for row in entry.blocks:
-            for arena in dict.fromkeys(at for at, _ in row):
-                self._pools[arena].release([block_id for at, block_id in row if at == arena])
-        entry.blocks, entry.index = None, None
-
-    def _forget_blocks(self, addresses: Iterable[Address]) -> None:
-        """What was dropped on purpose is not found on the device either."""
-        for address in addresses:
-            for pool in self._pools.values():
-                pool.forget(address)
-
-    def _stays(self, arena: Arena) -> Iterable[tuple[Entry, eviction.Stay]]:
-        """Who may leave the arena."""
-        now = self._clock()
-        for entry in self._entries.values():
-            block_ids = [block_id for at, block_id in entry.placed_blocks if at == arena]
-            if block_ids and not entry.pinned and not entry.is_in_use:
-                idle_s = now - entry.last_used_time
-                yield (
-                    entry,
-                    eviction.Stay(
-                        block_ids,
-                        entry.stored_bytes,
-                        entry.token_count,
-                        entry.tier_below,
-                        idle_s,
-                        entry.hit_count,
-                    ),
-                )
+        self._lifetimes.schedule(entry)
 
     def _is_expired(self, entry: Entry) -> bool:
         return entry.expire_time <= self._clock()

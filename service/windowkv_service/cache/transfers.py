@@ -131,7 +131,7 @@ class Transfers:
             return self._changed.wait_for(lambda: self._num_open == 0, timeout_s)
 
     def close(self) -> None:
-        """Finish the steps that are running, start no others."""
+        """Finish the steps that are running, start no others. The tiers are the caller's to close."""
         for lane in (self._readers, self._host_lane, self._redis_lane):
             lane.shutdown(wait=True, cancel_futures=True)
 

@@ -86,11 +86,12 @@ class Spill:
         return all(kept)
 
     def _publish(self, redis: RedisTier, manifest: ManifestWrite) -> bool:
-        if manifest.requires:
-            self._debts.forgive(manifest.requires)
-            redis.extend(manifest.requires, self._ttl_s)
-            if not all(redis.has(manifest.requires)):
-                return False
+        spilled = {frame.address for frame in self._frames}
+        others = [address for address in manifest.requires if address not in spilled]
+        self._debts.forgive(others)
+        redis.extend(others, self._ttl_s)
+        if not all(redis.has(others)):
+            return False
         if not redis.put_manifest(manifest.list_key, manifest.frame, self._ttl_s):
             return False
         self._debts.forgive([manifest.frame.address])

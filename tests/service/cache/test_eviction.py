@@ -12,20 +12,19 @@ SPEEDS = Speeds()
 
 
 def stay(
-    *block_ids: int,
     size_bytes: int = 1 << 20,
     token_count: int = 4000,
     below: Tier | None = Tier.HOST,
     idle_s: float = 10.0,
     hits: int = 0,
 ) -> Stay:
-    return Stay(block_ids or (0,), size_bytes, token_count, below, idle_s, hits)
+    return Stay(size_bytes, token_count, below, idle_s, hits)
 
 
 def leaves_first(one: Stay, other: Stay) -> bool:
     """Between two that would each suffice."""
     for stays in ([(True, one), (False, other)], [(False, other), (True, one)]):
-        if choose(stays, 1, lambda _: 1, SPEEDS) != [True]:
+        if choose(stays, 1, lambda key: [int(key)], lambda _: 1, SPEEDS) != [True]:
             return False
     return True
 
@@ -59,23 +58,28 @@ def test_a_clock_that_went_back_does_no_harm() -> None:
 
 
 def test_no_more_leave_than_must() -> None:
-    stays = [(name, stay(name, idle_s=100.0 - name)) for name in range(5)]
-    assert choose(stays, 2, lambda _: 1, SPEEDS) == [0, 1]
+    stays = [(name, stay(idle_s=100.0 - name)) for name in range(5)]
+    assert choose(stays, 2, lambda name: [name], lambda _: 1, SPEEDS) == [0, 1]
+
+
+def test_who_holds_nothing_in_the_arena_stays() -> None:
+    stays = [(name, stay(idle_s=100.0 - name)) for name in range(5)]
+    assert choose(stays, 2, lambda name: [name] if name > 1 else [], lambda _: 1, SPEEDS) == [2, 3]
 
 
 def test_none_leave_when_all_would_not_suffice() -> None:
-    assert choose([(1, stay(1)), (2, stay(2))], 3, lambda _: 1, SPEEDS) is None
+    assert choose([(1, stay()), (2, stay())], 3, lambda name: [name], lambda _: 1, SPEEDS) is None
 
 
 def test_none_leave_when_nothing_is_missing() -> None:
-    assert choose([(1, stay(1))], 0, lambda _: 1, SPEEDS) == []
+    assert choose([(1, stay())], 0, lambda name: [name], lambda _: 1, SPEEDS) == []
 
 
 def test_a_shared_block_comes_free_with_its_last_holder_only() -> None:
     references = Counter({7: 2})
-    assert choose([("one", stay(7))], 1, references.__getitem__, SPEEDS) is None
-    both = [("one", stay(7, idle_s=9.0)), ("other", stay(7, idle_s=1.0))]
-    assert choose(both, 1, references.__getitem__, SPEEDS) == ["one", "other"]
+    both = [("one", stay(idle_s=9.0)), ("other", stay(idle_s=1.0))]
+    assert choose(both[:1], 1, lambda _: [7], references.__getitem__, SPEEDS) is None
+    assert choose(both, 1, lambda _: [7], references.__getitem__, SPEEDS) == ["one", "other"]
 
 
 def test_loading_is_weighed_against_computing_again() -> None:

@@ -188,6 +188,25 @@ def test_an_expired_prompt_can_be_cached_again(books: Books) -> None:
     assert books.free == {0: 18, 1: 18}
 
 
+def test_what_was_cached_again_and_then_dropped_is_unknown_not_expired(books: Books) -> None:
+    books.publish(range(8), ttl_s=10.0)
+    books.store.expire(books.clock.now + 11)
+    again = books.publish(range(8))
+    books.store.drop(again)
+    with pytest.raises(CacheNotFound) as refusal:
+        books.store.get("tenant", again.name)
+    assert type(refusal.value) is CacheNotFound
+
+
+def test_updating_what_has_left_is_our_mistake(books: Books) -> None:
+    made = books.publish(range(8))
+    books.store.drop(made)
+    with pytest.raises(AssertionError):
+        books.store.update(made, alias="handbook")
+    with pytest.raises(AssertionError):
+        books.store.restore(made, [[], []], None, 0)
+
+
 def test_expiry_frees_the_device_pinned_or_not(books: Books) -> None:
     books.publish(range(8), ttl_s=10.0, pinned=True)
     books.store.expire(books.clock.now + 11)

@@ -15,7 +15,7 @@ from redis_server import RedisServer, running
 from windowkv_service.cache import manifest
 from windowkv_service.cache.frame import Frame, FrameKind
 from windowkv_service.cache.jobs import ManifestRef, ManifestWrite
-from windowkv_service.cache.tiers.base import Found, Miss
+from windowkv_service.cache.tiers.base import MAX_FRAME_BYTES, Found, Miss
 from windowkv_service.cache.tiers.host import HostTier
 from windowkv_service.cache.tiers.redis import RedisTier
 from windowkv_service.cache.tiers.redis.tier import KEY_PREFIX
@@ -240,6 +240,28 @@ def test_a_frame_corrupt_everywhere_is_said_to_be_corrupt(worker: Worker, server
     assert worker.fetch()[0] == [CORRUPT, *FRAMES[1:]]
 
 
+def test_a_frame_corrupt_here_and_absent_below_is_said_to_be_corrupt(worker: Worker) -> None:
+    worker.spill()
+    worker.below.drop(ADDRESSES)
+    raw = worker.host.raw(ADDRESSES[0])
+    assert raw is not None
+    raw[200] ^= 1
+    assert worker.fetch(ADDRESSES[:1]) == ([CORRUPT], [None])
+
+
+def test_a_spill_that_ends_between_two_looks_is_found(start: Start) -> None:
+    worker = start(None)
+    look = worker.host.get
+
+    def get(addresses: Sequence[Address], kind: FrameKind) -> list[Found]:
+        found = look(addresses, kind)
+        worker.host.put(FRAMES, 60.0)  # what the spill's lane does just now
+        return found
+
+    worker.host.get = get  # type: ignore[method-assign]
+    assert worker.fetch() == (FRAMES, [Tier.HOST] * 5)
+
+
 def test_swapped_values_in_redis_are_found(worker: Worker, server: RedisServer) -> None:
     worker.spill()
     worker.host.clear()
@@ -361,6 +383,13 @@ def test_a_manifest_is_not_written_over_missing_frames(start: Start, mortal: Red
     mortal.client.config_set("maxmemory", 0)
     assert worker.manifest() == ABSENT
     assert mortal.all_keys() == []
+
+
+def test_a_manifest_is_not_written_when_a_frame_was_refused(worker: Worker, server: RedisServer) -> None:
+    refused = Frame.of(FrameKind.BLOCK, address(7), bytes(MAX_FRAME_BYTES))
+    assert worker.spill([*FRAMES, refused]) == frozenset()
+    assert worker.manifest() == ABSENT
+    assert server.all_keys() == []
 
 
 def test_a_manifest_is_not_written_over_a_prefix_that_is_gone(worker: Worker, server: RedisServer) -> None:

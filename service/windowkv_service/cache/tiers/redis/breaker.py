@@ -45,14 +45,17 @@ class Breaker:
         self._wake.set()
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching, and stay open."""
         self._closing.set()
         self._wake.set()
         self._thread.join(timeout=5.0)
+        self._is_open = True
 
     def _watch(self) -> None:
-        while not self._closing.is_set():
+        while True:
             self._wake.clear()
+            if self._closing.is_set():  # asked after clear(): close() sets this first, then wakes
+                return
             self._set(is_open=not self._ping())
             self._first_ping.set()
             if self._is_open:

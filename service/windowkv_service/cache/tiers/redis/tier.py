@@ -1,14 +1,7 @@
 """The Redis tier: one key per frame, every key with a life, every operation with a deadline.
 
-A lost server is answered with misses at once (breaker.py) and found again within a second. What lives in
-Redis:
-
-    windowkv:1:{address, hex}           a packed frame, written with SET ... PX
-    windowkv:1:list:{list key, hex}     sorted set of manifest addresses, scored by when they expire
-    (milliseconds)
-
-Keys carry no hash tags: in a cluster they spread over the slots. A user restricted by ACL needs +@read
-+@write +eval +ping +info on windowkv:*.
+A lost server is answered with misses at once (breaker.py) and found again within a second. A user restricted
+by ACL needs +@read +@write +eval +ping +info on windowkv:*.
 """
 
 from __future__ import annotations
@@ -17,36 +10,24 @@ import time
 from collections.abc import Callable, Sequence
 
 from windowkv_service.cache.events import CacheEvents, Departure, Lookup, NoEvents, RedisOp
-from windowkv_service.cache.frame import Frame, FrameCorrupt, FrameKind, pack, unpack
+from windowkv_service.cache.frame import Frame, FrameCorrupt, FrameKind, unpack
 from windowkv_service.cache.tiers.base import MAX_FRAME_BYTES, Found, Miss
+from windowkv_service.cache.tiers.redis import commands
 from windowkv_service.cache.tiers.redis.breaker import Breaker
+from windowkv_service.cache.tiers.redis.commands import KEY_PREFIX
 from windowkv_service.cache.tiers.redis.resp import Command, ErrorReply, Reply
 from windowkv_service.cache.tiers.redis.servers import LOST, KeyedCommand, Lost, RedisServers
 from windowkv_service.domain.keys import Address
 from windowkv_service.domain.results import MissReason, Tier, TierHealth, TierStatus
 
-KEY_PREFIX = b"windowkv:1:"
+__all__ = ["KEY_PREFIX", "RedisTier"]
+
 VALUES_UNDER_WAY = 4  # of about 1 MiB each: more does not go faster and holds up everybody else's commands
 SMALL_UNDER_WAY = 256
+SMALL_AT_ONCE = 2048  # commands without values that share one deadline
 MAX_LISTED = 1000
-_MAX_TTL_MS = 10 * 365 * 86400 * 1000
 _DOWN_CODES = frozenset({"LOADING", "NOAUTH", "WRONGPASS", "CLUSTERDOWN", "MASTERDOWN"})
 _KNOWN_CODES = _DOWN_CODES | {"OOM", "READONLY", "MISCONF", "MOVED", "ASK", "BUSY", "NOPERM", "ERR"}
-
-# Atomic, so that two workers extending the same key never shorten its life (PEXPIRE GT needs Redis 7).
-# Answers the value's length and remaining life, or nil where there is none.
-_GROW = b"""
-local left = redis.call('PTTL', KEYS[1])
-if left == -2 then return false end
-if left < tonumber(ARGV[1]) then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
-return {redis.call('STRLEN', KEYS[1]), left}
-"""
-_ENLIST = b"""
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
-redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
-redis.call('PEXPIREAT', KEYS[1], redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2])
-return 1
-"""
 
 
 class RedisTier:
@@ -92,7 +73,7 @@ class RedisTier:
             return [False] * len(frames)
         kept: list[bool] = []
         for start in range(0, len(frames), SMALL_UNDER_WAY):
-            kept += self._put(frames[start : start + SMALL_UNDER_WAY], _milliseconds(ttl_s))
+            kept += self._put(frames[start : start + SMALL_UNDER_WAY], commands.milliseconds(ttl_s))
         return kept
 
     def get(
@@ -100,14 +81,10 @@ class RedisTier:
     ) -> list[Found]:
         """What does not arrive within budget_s (load_budget_s where None) is Miss(TIER_DOWN)."""
         deadline = time.monotonic() + (self._load_budget_s if budget_s is None else budget_s)
-        commands = [KeyedCommand(_key(address), [b"GET", _key(address)]) for address in addresses]
-        replies = self._run(RedisOp.READ, commands, deadline, VALUES_UNDER_WAY)
-        found = [
-            self._verified(reply, address, kind) for reply, address in zip(replies, addresses, strict=True)
-        ]
-        corrupt = [
-            address for address, one in zip(addresses, found, strict=True) if one == Miss(MissReason.CORRUPT)
-        ]
+        asked = [KeyedCommand(commands.key_of(one), one) for one in map(commands.get, addresses)]
+        replies = self._run(RedisOp.READ, asked, deadline, VALUES_UNDER_WAY)
+        found = [self._verified(*one, kind) for one in zip(replies, addresses, strict=True)]
+        corrupt = [at for at, one in zip(addresses, found, strict=True) if one == Miss(MissReason.CORRUPT)]
         if corrupt:
             self.drop(corrupt)
         for outcome, reason in ((Lookup.MISS, MissReason.NOT_CACHED), (Lookup.ERROR, MissReason.TIER_DOWN)):
@@ -116,17 +93,14 @@ class RedisTier:
         return found
 
     def has(self, addresses: Sequence[Address]) -> list[bool]:
-        return [
-            reply == 1
-            for reply in self._small(RedisOp.READ, [[b"EXISTS", _key(address)] for address in addresses])
-        ]
+        return [reply == 1 for reply in self._small(RedisOp.READ, [*map(commands.exists, addresses)])]
 
     def extend(self, addresses: Sequence[Address], ttl_s: float) -> None:
         if ttl_s > 0:
-            self._small(RedisOp.EXPIRE, [_grow(address, _milliseconds(ttl_s)) for address in addresses])
+            self._grow(RedisOp.EXPIRE, addresses, commands.milliseconds(ttl_s))
 
     def drop(self, addresses: Sequence[Address]) -> bool:
-        replies = self._small(RedisOp.DELETE, [[b"UNLINK", _key(address)] for address in addresses])
+        replies = self._small(RedisOp.DELETE, [*map(commands.unlink, addresses)])
         self._events.evicted(self.tier, Departure.DELETE, replies.count(1))
         return all(isinstance(reply, int) for reply in replies)
 
@@ -134,19 +108,13 @@ class RedisTier:
         """Make an entry readable and listed; the last step of publishing it."""
         if not self.put([frame], ttl_s)[0]:
             return False
-        now_ms = int(self._wall() * 1000)
-        numbers = [b"%d" % (now_ms + _milliseconds(ttl_s)), b"%d" % now_ms]
-        enlisted = self._small(
-            RedisOp.WRITE, [[b"EVAL", _ENLIST, b"1", _list_key(list_key), frame.address, *numbers]]
-        )
-        return enlisted == [1]
+        enlist = commands.enlist(list_key, frame.address, self._now_ms(), commands.milliseconds(ttl_s))
+        return self._small(RedisOp.WRITE, [enlist]) == [1]
 
     def list_manifests(self, list_key: bytes) -> list[Frame]:
         """At most MAX_LISTED manifests that were put under list_key, those that expire last first; [] when
         down."""
-        now_ms = b"(%d" % int(self._wall() * 1000)
-        limit = [b"LIMIT", b"0", b"%d" % MAX_LISTED]
-        command = [b"ZREVRANGEBYSCORE", _list_key(list_key), b"+inf", now_ms, *limit]
+        command = commands.listed(list_key, self._now_ms(), MAX_LISTED)
         (listed,) = self._small(RedisOp.READ, [command])
         if not isinstance(listed, list):
             return []
@@ -155,7 +123,7 @@ class RedisTier:
 
     def drop_manifest(self, list_key: bytes, address: Address) -> bool:
         """Make an entry unreadable; the first step of dropping it."""
-        forget: list[Command] = [[b"UNLINK", _key(address)], [b"ZREM", _list_key(list_key), address]]
+        forget = [commands.unlink(address), commands.unlist(list_key, address)]
         return all(isinstance(reply, int) for reply in self._small(RedisOp.DELETE, forget))
 
     def status(self) -> TierStatus:
@@ -168,28 +136,20 @@ class RedisTier:
 
     def _put(self, frames: Sequence[Frame], ttl_ms: int) -> list[bool]:
         """Extend what is there, send what is not."""
-        there = self._small(
-            RedisOp.WRITE, [_grow(frame.address, ttl_ms) for frame in frames if frame.kind.is_immutable]
-        )
-        answers = iter(there)
-        kept = [False] * len(frames)
-        missing: list[int] = []
-        sending: list[Command] = []
-        for index, frame in enumerate(frames):
-            size, left_ms = _grown(next(answers)) if frame.kind.is_immutable else (0, 0)
-            kept[index] = size == frame.size_bytes
-            if not kept[index]:
-                missing.append(index)
-                sending.append(_set(frame, max(ttl_ms, left_ms), is_new=size is None))
-        replies = self._values(RedisOp.WRITE, sending)
-        for index, reply in zip(missing, replies, strict=True):
-            kept[index] = reply == b"OK" or reply is None  # None: somebody else has put it since
-        raced = [
-            frames[index].address for index, reply in zip(missing, replies, strict=True) if reply is None
-        ]
-        if raced:
-            self._small(RedisOp.WRITE, [_grow(address, ttl_ms) for address in raced])
-        return kept
+        immutable = [frame.address for frame in frames if frame.kind.is_immutable]
+        there = dict(zip(immutable, self._grow(RedisOp.WRITE, immutable, ttl_ms), strict=True))
+        sending: dict[Address, Command] = {}
+        for frame in frames:
+            size, left_ms = commands.grown(there.get(frame.address, LOST))
+            if size != frame.size_bytes:
+                sending[frame.address] = commands.set_frame(frame, max(ttl_ms, left_ms), is_new=size is None)
+        sent = dict(zip(sending, self._values(RedisOp.WRITE, [*sending.values()]), strict=True))
+        raced = [address for address, reply in sent.items() if reply is None]  # somebody else was quicker
+        self._grow(RedisOp.WRITE, raced, ttl_ms)
+        return [sent.get(frame.address, b"OK") in (b"OK", None) for frame in frames]
+
+    def _grow(self, op: RedisOp, addresses: Sequence[Address], ttl_ms: int) -> list[Reply | Lost]:
+        return self._small(op, [commands.grow(address, ttl_ms) for address in addresses])
 
     def _verified(self, reply: Reply | Lost, address: Address, kind: FrameKind) -> Found:
         if reply is None:
@@ -208,26 +168,29 @@ class RedisTier:
         self._events.looked_up(self.tier, Lookup.CORRUPT, 1)
         return Miss(MissReason.CORRUPT)
 
-    def _values(self, op: RedisOp, commands: Sequence[Command]) -> list[Reply | Lost]:
-        """Each batch of values has a deadline of its own: a long document may take long, a stuck server may
-        not."""
+    def _values(self, op: RedisOp, asked: Sequence[Command]) -> list[Reply | Lost]:
+        return self._batched(op, asked, VALUES_UNDER_WAY, VALUES_UNDER_WAY, self._write_budget_s)
+
+    def _small(self, op: RedisOp, asked: Sequence[Command]) -> list[Reply | Lost]:
+        return self._batched(op, asked, SMALL_AT_ONCE, SMALL_UNDER_WAY, self._load_budget_s)
+
+    def _batched(
+        self, op: RedisOp, asked: Sequence[Command], size: int, window: int, budget_s: float
+    ) -> list[Reply | Lost]:
+        """Each batch has a deadline of its own: a long document may take long, a stuck server may not."""
         replies: list[Reply | Lost] = []
-        for start in range(0, len(commands), VALUES_UNDER_WAY):
-            batch = [KeyedCommand(_key_of(one), one) for one in commands[start : start + VALUES_UNDER_WAY]]
-            replies += self._run(op, batch, time.monotonic() + self._write_budget_s, VALUES_UNDER_WAY)
+        for start in range(0, len(asked), size):
+            batch = [KeyedCommand(commands.key_of(one), one) for one in asked[start : start + size]]
+            replies += self._run(op, batch, time.monotonic() + budget_s, window)
         return replies
 
-    def _small(self, op: RedisOp, commands: Sequence[Command]) -> list[Reply | Lost]:
-        keyed = [KeyedCommand(_key_of(command), command) for command in commands]
-        return self._run(op, keyed, time.monotonic() + self._load_budget_s, SMALL_UNDER_WAY)
-
     def _run(
-        self, op: RedisOp, commands: Sequence[KeyedCommand], deadline: float, window: int
+        self, op: RedisOp, asked: Sequence[KeyedCommand], deadline: float, window: int
     ) -> list[Reply | Lost]:
-        if not commands or self._breaker.is_open:
-            return [LOST] * len(commands)
+        if not asked or self._breaker.is_open:
+            return [LOST] * len(asked)
         started = time.monotonic()
-        replies, trouble = self._servers.run(commands, deadline, window)
+        replies, trouble = self._servers.run(asked, deadline, window)
         self._events.redis_timed(op, time.monotonic() - started)
         if trouble is not None:
             self._events.redis_failed(op, trouble.reason)
@@ -237,6 +200,9 @@ class RedisTier:
             if code in _DOWN_CODES:
                 self._breaker.trip()
         return replies
+
+    def _now_ms(self) -> int:
+        return int(self._wall() * 1000)
 
     def _changed(self, is_open: bool) -> None:
         self._events.breaker_changed(is_open)
@@ -248,44 +214,3 @@ class RedisTier:
         if is_up:
             self._memory = (used, allowed)
         return is_up
-
-
-def _key(address: Address) -> bytes:
-    return KEY_PREFIX + address.hex().encode()
-
-
-def _list_key(list_key: bytes) -> bytes:
-    return KEY_PREFIX + b"list:" + list_key.hex().encode()
-
-
-def _key_of(command: Command) -> bytes:
-    key = command[3] if command[0] == b"EVAL" else command[1]
-    assert isinstance(key, bytes)
-    return key
-
-
-def _grow(address: Address, ttl_ms: int) -> Command:
-    return [b"EVAL", _GROW, b"1", _key(address), b"%d" % ttl_ms]
-
-
-def _grown(reply: Reply | Lost) -> tuple[int | None, int]:
-    """(stored bytes, remaining life) of an answer to _grow; (None, 0) where nothing is there; (0, 0) if
-    unknown."""
-    if (
-        isinstance(reply, list)
-        and len(reply) == 2
-        and isinstance(reply[0], int)
-        and isinstance(reply[1], int)
-    ):
-        return reply[0], reply[1]
-    return (None, 0) if reply is None else (0, 0)
-
-
-def _set(frame: Frame, ttl_ms: int, is_new: bool) -> Command:
-    """is_new: leave alone what somebody else may have put meanwhile, perhaps for longer."""
-    command: Command = [b"SET", _key(frame.address), pack(frame), b"PX", b"%d" % ttl_ms]
-    return [*command, b"NX"] if is_new else command
-
-
-def _milliseconds(ttl_s: float) -> int:
-    return max(1, int(min(ttl_s * 1000, _MAX_TTL_MS)))
