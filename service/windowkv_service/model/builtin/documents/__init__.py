@@ -1,0 +1,50 @@
+"""Generated documents with facts hidden in them, and questions about the facts. Pure Python, seeded, no torch.
+
+A task is one small class with `draw(rng, split) -> Document`; `SingleFact` is the first. Training draws from
+`Split.TRAIN`, evaluation, demo and tests from `Split.HELD_OUT`: one (name, value) pair in eight, chosen by checksum,
+is held out, and a document states pairs of one split only.
+"""
+
+import re
+from collections.abc import Iterator
+
+from windowkv_service.model.builtin.documents import facts, filler, lexicon, single_fact
+from windowkv_service.model.builtin.documents.facts import ATTRIBUTES, Attribute, Fact, Split, split_of
+from windowkv_service.model.builtin.documents.question import Document, Question, answer_text, question_suffix
+from windowkv_service.model.builtin.documents.single_fact import SingleFact, count_tokens
+
+__all__ = [
+    "ATTRIBUTES",
+    "Attribute",
+    "Document",
+    "Fact",
+    "Question",
+    "SingleFact",
+    "Split",
+    "answer_text",
+    "count_tokens",
+    "phrases",
+    "question_suffix",
+    "split_of",
+]
+
+_SLOT = re.compile(r"\{\w+\}")
+
+
+def phrases() -> Iterator[str]:
+    """Texts that together hold every token a document or question can need; the tokenizer is built from them."""
+    templates = [
+        single_fact.TITLE,
+        single_fact.DAY,
+        question_suffix(""),
+        *filler.SENTENCES,
+        *filler.DISTRACTORS,
+    ]
+    for attribute in facts.ATTRIBUTES:
+        templates += [*attribute.statements, *attribute.questions]
+    for template in templates:
+        yield (
+            " " + _SLOT.sub("", template).lstrip(" ") if not template.startswith(("\n", "Log")) else template
+        )
+    for word in lexicon.words():
+        yield " " + word

@@ -1,0 +1,86 @@
+"""Documents with their questions and answers → token ids, labels and answer positions."""
+
+import random
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from windowkv_service.model.builtin.documents import Document, Question, answer_text, question_suffix
+from windowkv_service.model.builtin.documents.lexicon import NAMES
+
+IGNORED = -100  # a label that has no loss
+_TERSE_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded sequences; all tensors are [num_sequences, num_tokens].
+
+    labels holds what must follow each token, is_answer marks the positions whose label belongs to an answer.
+    """
+
+    token_ids: Tensor
+    labels: Tensor
+    is_answer: Tensor
+
+
+@dataclass
+class _Sequence:
+    token_ids: list[int]
+    labels: list[int]
+    is_answer: list[bool]
+
+    def append(self, token_ids: list[int], labels: list[int], is_answer: list[bool]) -> None:
+        self.token_ids += token_ids
+        self.labels += labels
+        self.is_answer += is_answer
+
+
+class Packer:
+    """Packs documents for training, all questions of a document behind it in one sequence."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+
+    def batch(self, rng: random.Random, documents: list[Document], terse_ratio: float) -> Batch:
+        """One batch; `terse_ratio` of the documents are asked with bare names."""
+        sequences = [self._sequence(rng, document, rng.random() < terse_ratio) for document in documents]
+        longest = max(len(each.token_ids) for each in sequences)
+        rows = [(each, longest - len(each.token_ids)) for each in sequences]
+        pad = self._tokenizer.pad_token_id
+        return Batch(
+            torch.tensor([each.token_ids + [pad] * missing for each, missing in rows]),
+            torch.tensor([each.labels + [IGNORED] * missing for each, missing in rows]),
+            torch.tensor([each.is_answer + [False] * missing for each, missing in rows]),
+        )
+
+    def _sequence(self, rng: random.Random, document: Document, terse: bool) -> _Sequence:
+        """<bos>, the document, its questions with answers.
+
+        An answer's label is always closed by <eos>, but half of the sequences go on without that token: in the
+        service the next question may follow either way.
+        """
+        token_ids = [self._tokenizer.bos_token_id, *self._ids(document.text)]
+        sequence = _Sequence(token_ids, [*token_ids[1:], IGNORED], [False] * len(token_ids))
+        eos = self._tokenizer.eos_token_id
+        tail = [eos] if rng.random() < 0.5 else []
+        questions = document.questions * (_TERSE_REPEATS if terse else 1)
+        for question in rng.sample(questions, len(questions)):
+            suffix = self._ids(_terse_suffix(question) if terse else question_suffix(question.text))
+            answer = self._ids(answer_text(question.answer))
+            sequence.append(
+                [*suffix, *answer, *tail],
+                [*suffix[1:], *answer, eos, *(IGNORED for _ in tail)],
+                [False] * (len(suffix) - 1) + [True] * (len(answer) + 1) + [False] * len(tail),
+            )
+        return sequence
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def _terse_suffix(question: Question) -> str:
+    """The name alone: the answer follows it at once."""
+    return "\n " + next(word for word in question.text.rstrip("?").split() if word in NAMES)
