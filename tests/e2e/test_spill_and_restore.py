@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import answer, asking, prefilled_tokens, random_tokens
+from asking import answer, asking, frame_keys, prefilled_tokens, random_tokens
 from eventually import eventually
 from redis_server import RedisServer
 from redis_server import running as running_redis
@@ -21,7 +21,6 @@ from tiny_models import save_tiny_model
 
 from windowkv_client import CacheNotFound, Client
 from windowkv_service.cache.tiers.host import HostTier
-from windowkv_service.cache.tiers.redis.tier import KEY_PREFIX
 
 WINDOW = 8
 DOCUMENT = random_tokens(1, 157)
@@ -58,11 +57,6 @@ def start(model: Path, redis: RedisServer) -> START:
     """Start a worker on the model and the test's Redis."""
     options = {"model": str(model), "window_size": WINDOW, "chunk_tokens": 64, "device_tier_bytes": 1 << 22}
     return partial(running, redis_url=redis.url, **options)
-
-
-def frame_keys(redis: RedisServer) -> list[bytes]:
-    """Keys of blocks, index pieces and manifests, without the listings."""
-    return [key for key in redis.all_keys() if not key.startswith(KEY_PREFIX + b"list:")]
 
 
 # Leaving the device

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from eventually import eventually
+from redis_server import RedisServer
 from running_service import RunningService
 
 from windowkv_client import Client, Usage
+from windowkv_service.cache.tiers.redis.tier import KEY_PREFIX
 from windowkv_service.engine.resources import Resources
 
 
@@ -49,6 +51,11 @@ def metric(service: RunningService, name: str, **labels: str) -> float:
 def prefilled_tokens(service: RunningService) -> float:
     """Prompt tokens that the model has run since the worker started."""
     return metric(service, "windowkv_tokens_per_step_sum", phase="prefill")
+
+
+def frame_keys(redis: RedisServer) -> list[bytes]:
+    """Keys of blocks, index pieces and manifests, without the listings."""
+    return [key for key in redis.all_keys() if not key.startswith(KEY_PREFIX + b"list:")]
 
 
 def leaks(resources: Resources) -> list[str]:

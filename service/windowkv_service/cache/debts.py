@@ -41,6 +41,10 @@ class Debts:
         with self._lock:
             return manifest in self._manifests
 
+    def is_any_owed(self) -> bool:
+        with self._lock:
+            return bool(self._addresses or self._manifests)
+
     def pay(self, redis: RedisTier) -> None:
         with self._lock:
             manifests: Sequence[ManifestRef] = list(self._manifests.values())

@@ -113,9 +113,9 @@ class Transfers:
         nothing: Found = Miss(MissReason.NOT_CACHED if self._redis is None else MissReason.TIER_DOWN)
         return self._read(JobKind.MANIFEST, nothing, lambda: self._manifest(address, nothing))
 
-    def submit_manifests(self, list_key: bytes) -> Job[list[Frame]]:
-        """All manifests that were written under list_key and still live."""
-        return self._read(JobKind.MANIFESTS, [], lambda: self._manifests(list_key))
+    def submit_manifests(self, list_key: bytes) -> Job[list[Frame] | None]:
+        """All manifests that were written under list_key and still live; None where Redis could not say."""
+        return self._read(JobKind.MANIFESTS, None, lambda: self._manifests(list_key))
 
     def poll(self) -> list[Job[Any]]:
         """Jobs that finished since the last poll, in the order they finished."""
@@ -142,13 +142,15 @@ class Transfers:
             return Miss(MissReason.NOT_CACHED)
         return self._redis.get([address], FrameKind.MANIFEST)[0]
 
-    def _manifests(self, list_key: bytes) -> list[Frame]:
+    def _manifests(self, list_key: bytes) -> list[Frame] | None:
         listed = [] if self._redis is None else self._redis.list_manifests(list_key)
+        if listed is None:
+            return None
         return [frame for frame in listed if not self._debts.is_owed(frame.address)]
 
     def _pay_debts(self) -> None:
         redis = self._redis
-        if redis is not None:
+        if redis is not None and self._debts.is_any_owed():
             with contextlib.suppress(RuntimeError):  # closing down
                 self._redis_lane.submit(_guard, lambda: self._debts.pay(redis))
 

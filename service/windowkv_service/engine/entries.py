@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from windowkv_service.cache import manifest
 from windowkv_service.cache.entry import Entry
@@ -67,8 +68,12 @@ def adopt(resources: Resources, tenant: str, cache_id: str) -> Walk[Entry | None
 
 
 def adopt_all(resources: Resources, tenant: str) -> Walk[None]:
+    """Take in all of the tenant's caches that Redis lists. TierDown where it cannot be asked."""
     namespace = resources.namespace(tenant)
-    for frame in (yield from finished(resources.transfers.submit_manifests(namespace.listing()))):
+    frames = yield from finished(resources.transfers.submit_manifests(namespace.listing()))
+    if frames is None:
+        raise TierDown("the caches in Redis, which cannot be reached, are not known", retry_after_s=1.0)
+    for frame in frames:
         _take_in(resources, namespace, tenant, frame)
 
 
@@ -176,7 +181,8 @@ def describe(resources: Resources, tenant: str, name: str) -> Walk[CacheInfo]:
 
 
 def list_page(resources: Resources, request: ListRequest) -> Walk[CachePage]:
-    yield from adopt_all(resources, request.tenant)
+    with suppress(TierDown):  # what is known here is shown all the same
+        yield from adopt_all(resources, request.tenant)
     entries, next_page_token = resources.store.list(request)
     return CachePage(tuple(info(resources, entry) for entry in entries), next_page_token)
 

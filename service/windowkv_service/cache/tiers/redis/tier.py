@@ -61,7 +61,8 @@ class RedisTier:
         self._breaker.start(wait_s=2 * connect_timeout_s)
 
     def when_up(self, callback: Callable[[], None]) -> None:
-        """callback is called, from the pinging thread, whenever the servers are found again."""
+        """callback is called, from the pinging thread, when the servers are found again and at every ping that
+        they answer: a stall may end without anybody having called it an outage."""
         self._came_up = callback
 
     @property
@@ -111,15 +112,18 @@ class RedisTier:
         enlist = commands.enlist(list_key, frame.address, self._now_ms(), commands.milliseconds(ttl_s))
         return self._small(RedisOp.WRITE, [enlist]) == [1]
 
-    def list_manifests(self, list_key: bytes) -> list[Frame]:
-        """At most MAX_LISTED manifests that were put under list_key, those that expire last first; [] when
+    def list_manifests(self, list_key: bytes) -> list[Frame] | None:
+        """At most MAX_LISTED manifests that were put under list_key, those that expire last first; None when
         down."""
         command = commands.listed(list_key, self._now_ms(), MAX_LISTED)
         (listed,) = self._small(RedisOp.READ, [command])
         if not isinstance(listed, list):
-            return []
+            return None
         addresses = [bytes(one) for one in listed if isinstance(one, bytes | bytearray) and len(one) == 32]
-        return [one for one in self.get(addresses, FrameKind.MANIFEST) if isinstance(one, Frame)]
+        found = self.get(addresses, FrameKind.MANIFEST)
+        if Miss(MissReason.TIER_DOWN) in found:
+            return None
+        return [one for one in found if isinstance(one, Frame)]
 
     def drop_manifest(self, list_key: bytes, address: Address) -> bool:
         """Make an entry unreadable; the first step of dropping it."""
@@ -213,4 +217,6 @@ class RedisTier:
         is_up, used, allowed = self._servers.ping(self._connect_timeout_s)
         if is_up:
             self._memory = (used, allowed)
+            if self.is_up:
+                self._came_up()
         return is_up
