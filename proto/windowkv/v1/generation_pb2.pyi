@@ -211,11 +211,11 @@ class Sampling(_message.Message):
     """logprobs asks for the log-probability of each token and of so many likeliest ones, 0 to 20; none when absent."""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """stop strings end the answer before they appear in it, at most 16, none empty."""
+        """stop strings end the answer before they appear in it, at most 16 of 1 to 1000 characters."""
 
     @_builtins.property
     def stop_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """stop_token_ids end the answer."""
+        """stop_token_ids end the answer, at most 256."""
 
     def __init__(
         self,

@@ -93,7 +93,8 @@ class Sampling:
         self._require("presence_penalty", -2.0 <= self.presence_penalty <= 2.0)
         self._require("frequency_penalty", -2.0 <= self.frequency_penalty <= 2.0)
         self._require("seed", self.seed is None or 0 <= self.seed < 2**63)
-        self._require("stop", len(self.stop) <= 16 and all(self.stop))
+        self._require("stop", len(self.stop) <= 16 and all(0 < len(stop) <= 1000 for stop in self.stop))
+        self._require("stop_token_ids", len(self.stop_token_ids) <= 256)
         self._require("logprobs", self.logprobs is None or 0 <= self.logprobs <= 20)
 
     def _require(self, name: str, holds: bool) -> None:

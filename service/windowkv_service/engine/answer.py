@@ -35,7 +35,7 @@ def answer(
     resources: Resources, request: GenerateRequest, fresh_seed: int, emit: Emit
 ) -> Walk[GenerateChunk]:
     """The whole answer; returns its last chunk, which carries the finish reason and the usage."""
-    resources.check_tokens(request.token_ids, may_be_empty=request.cache is not None)
+    _check(resources, request)
     watch = Stopwatch()
     while resources.num_answering >= resources.limits.max_running:
         yield Until(lambda: resources.num_answering < resources.limits.max_running)
@@ -47,6 +47,13 @@ def answer(
         resources.num_answering -= 1
 
 
+def _check(resources: Resources, request: GenerateRequest) -> None:
+    """Refuse what cannot be answered, before anything is spent on it."""
+    resources.check_tokens(request.token_ids, may_be_empty=request.cache is not None)
+    resources.check_length(len(request.token_ids) + 1)
+    resources.check_vocabulary(request.sampling.stop_token_ids, field="sampling.stop_token_ids")
+
+
 def _answer(
     resources: Resources, request: GenerateRequest, emit: Emit, watch: Stopwatch, fresh_seed: int
 ) -> Walk[GenerateChunk]:
@@ -54,7 +61,6 @@ def _answer(
     ground = yield from (ground_on_cache if on_cache else ground_on_prompt)(resources, request)
     try:
         question = Question(ground, request.token_ids if on_cache else request.token_ids[-1:])
-        resources.check_length(question.num_prompt + 1)
         longest = min(request.sampling.max_tokens, resources.model.max_tokens - question.num_prompt)
         yield from question.take_tail(resources, longest)
         try:
@@ -90,6 +96,8 @@ def _speak(
     sequence.accept(sample(logits, [sampler])[0])
     if sequence.finish_reason is None:
         yield Decoding(sequence)
+    if sequence.fault is not None:
+        raise sequence.fault
     return sequence
 
 

@@ -34,7 +34,11 @@ class DecodeBatch:
             sequences, sample(logits, [sequence.sampler for sequence in sequences]), strict=True
         ):
             before = sequence.last_token_time
-            sequence.accept(sampled)
+            try:
+                sequence.accept(sampled)
+            except Exception as error:  # a tokenizer is somebody else's; what it trips over is one answer's
+                sequence.fault = error
+                continue
             self._metrics.token_after(sequence.last_token_time - before)
 
     def _tables_of(self, sequences: Many[Sequence]) -> BatchTables:

@@ -108,9 +108,10 @@ class Engine:
 
     def status(self) -> EngineStatus:
         worker = self._worker
-        age = float("inf") if worker is None else time.monotonic() - worker.heartbeat
+        is_alive = worker is not None and not worker.is_broken
+        age = time.monotonic() - worker.heartbeat if worker is not None and is_alive else float("inf")
         return EngineStatus(
-            is_ready=worker is not None and not self._is_draining,
+            is_ready=is_alive and not self._is_draining,
             is_draining=self._is_draining,
             heartbeat_age_s=age,
             num_running=0 if worker is None else worker.num_running,
@@ -156,7 +157,9 @@ class Engine:
         assert self._outbox is not None
         if self._is_draining:
             raise Draining("this worker is going away", retry_after_s=1.0)
-        if self._worker.num_waiting >= self._resources.limits.max_waiting:
+        if self._worker.is_broken:
+            raise Draining("this worker has broken down", retry_after_s=1.0)
+        if self._worker.num_waiting + len(self._inbox) >= self._resources.limits.max_waiting:
             refusal = QueueFull("too many requests are waiting", retry_after_s=1.0)
             self._count_refusal(refusal)
             raise refusal

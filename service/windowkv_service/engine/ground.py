@@ -57,6 +57,7 @@ def ground_on_cache(resources: Resources, request: GenerateRequest) -> Walk[Grou
     """A cache's own windows, brought to the device and claimed, its entry pinned."""
     assert request.cache is not None
     entry = yield from find(resources, request.tenant, request.cache)
+    resources.check_length(entry.token_count + len(request.token_ids) + 1)
     resources.store.pin(entry)
     try:
         report = FetchReport()

@@ -23,6 +23,10 @@ class Inbox:
         self._mail.append(act)
         self._arrived.set()
 
+    def __len__(self) -> int:
+        """How much is waiting to be taken."""
+        return len(self._mail)
+
     def wake(self) -> None:
         """Let a waiting worker look around, without mail."""
         self._arrived.set()

@@ -111,10 +111,11 @@ class Resources:
         if not token_ids and not may_be_empty:
             raise EmptyPrompt("a prompt needs at least one token", field="input")
         self.check_length(len(token_ids))
+        self.check_vocabulary(token_ids, field="token_ids")
+
+    def check_vocabulary(self, token_ids: Sequence[int], *, field: str) -> None:
         if token_ids and not 0 <= min(token_ids) <= max(token_ids) < self.model.vocab_size:
-            raise TokenOutOfVocabulary(
-                f"token ids must be in [0, {self.model.vocab_size})", field="token_ids"
-            )
+            raise TokenOutOfVocabulary(f"token ids must be in [0, {self.model.vocab_size})", field=field)
 
     def check_length(self, num_tokens: int) -> None:
         if num_tokens > self.model.max_tokens:

@@ -33,6 +33,7 @@ class Sequence:
         self._num_prompt = num_prompt
         self._max_tokens = max_tokens
         self.finish_reason: FinishReason | None = None
+        self.fault: Exception | None = None  # what broke this answer; its neighbours go on
         self.first_token_time: float | None = None
         self.last_token_time = 0.0
 
@@ -55,7 +56,8 @@ class Sequence:
         self.sampler.generated_ids.append(sampled.token_id)
         self._keep_time()
         is_end = self._is_end(sampled.token_id)
-        text = "" if is_end else self._text.push(sampled.token_id)
+        may_stop = self.num_generated > self.sampler.sampling.min_tokens
+        text = "" if is_end else self._text.push(sampled.token_id, may_stop=may_stop)
         if is_end or self._text.is_stopped:
             self.finish_reason = FinishReason.STOP
         elif self.num_generated == self._max_tokens:
@@ -85,4 +87,4 @@ class Decoding:
         self.sequence = sequence
 
     def is_over(self) -> bool:
-        return self.sequence.finish_reason is not None
+        return self.sequence.finish_reason is not None or self.sequence.fault is not None

@@ -19,9 +19,12 @@ class AnswerText:
         self._held = ""
         self.is_stopped = False
 
-    def push(self, token_id: int) -> str:
-        """The text that token_id makes certain. After a stop string, is_stopped, and nothing more comes."""
+    def push(self, token_id: int, *, may_stop: bool = True) -> str:
+        """The text that token_id makes certain. After a stop string, is_stopped, and nothing more comes. What is pushed
+        while it may not stop is part of no stop string."""
         self._held += self._detokenizer.push(token_id)
+        if not may_stop:
+            return self.finish()
         ends = [end for end in map(self._held.find, self._stops) if end >= 0]
         if ends:
             self.is_stopped = True

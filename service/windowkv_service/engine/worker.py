@@ -53,6 +53,7 @@ class Worker:
         self._decoding: dict[Task, Decoding] = {}
         self._batch = DecodeBatch(resources)
         self._is_stopping = False
+        self.is_broken = False  # its thread has ended by a fault of ours: only a restart helps
         self._last_tick = 0.0
         self.heartbeat = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="windowkv-engine", daemon=True)
@@ -90,8 +91,12 @@ class Worker:
             )
 
     def _run(self) -> None:
-        while not self._is_stopping:
-            self.step()
+        try:
+            while not self._is_stopping:
+                self.step()
+        except Exception:  # the books may be in any state: nothing is done with them any more
+            logger.exception("worker_broke")
+            self.is_broken = True
         for task in [*self._waiting, *self._turns, *self._decoding]:
             self._abort(task, RequestCancelled("the worker stopped"))
         self._after_step()

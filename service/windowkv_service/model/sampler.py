@@ -14,6 +14,8 @@ from torch import Tensor
 from windowkv_service.domain.requests import Sampling
 from windowkv_service.domain.results import TokenLogprob
 
+GREEDY_BELOW = 1e-5  # a temperature this low divides logits beyond what floats can tell apart
+
 
 @dataclass
 class SamplerState:
@@ -48,6 +50,10 @@ def sample(logits: Tensor, states: Sequence[SamplerState]) -> list[Sampled]:
     return [_sample_row(row, state) for row, state in zip(logits.float().cpu(), states, strict=True)]
 
 
+def _is_greedy(sampling: Sampling) -> bool:
+    return sampling.temperature < GREEDY_BELOW
+
+
 def _is_plain_greedy(state: SamplerState) -> bool:
     sampling = state.sampling
     is_unbiased = (
@@ -56,7 +62,7 @@ def _is_plain_greedy(state: SamplerState) -> bool:
         and not sampling.frequency_penalty
     )
     may_end = len(state.generated_ids) >= sampling.min_tokens
-    return sampling.temperature == 0.0 and is_unbiased and may_end and sampling.logprobs is None
+    return _is_greedy(sampling) and is_unbiased and may_end and sampling.logprobs is None
 
 
 def _sample_row(logits: Tensor, state: SamplerState) -> Sampled:
@@ -64,7 +70,7 @@ def _sample_row(logits: Tensor, state: SamplerState) -> Sampled:
     sampling = state.sampling
     log_probabilities = logits.log_softmax(-1) if sampling.logprobs is not None else None
     logits = _forbid_early_end(_penalize(logits, state), state)
-    token_id = int(logits.argmax()) if sampling.temperature == 0.0 else _draw(logits, state)
+    token_id = int(logits.argmax()) if _is_greedy(sampling) else _draw(logits, state)
     if log_probabilities is None:
         return Sampled(token_id, None)
     top = log_probabilities.topk(sampling.logprobs or 0)
@@ -78,7 +84,8 @@ def _penalize(logits: Tensor, state: SamplerState) -> Tensor:
         seen = torch.tensor(sorted({*state.prompt_ids, *state.generated_ids}), dtype=torch.long)
         raw = logits[seen]
         scaled = torch.where(raw > 0, raw / sampling.repetition_penalty, raw * sampling.repetition_penalty)
-        logits = logits.index_copy(0, seen, scaled)
+        largest = torch.finfo(scaled.dtype).max  # an absurd penalty must not make NaN of the softmax
+        logits = logits.index_copy(0, seen, scaled.clamp(-largest, largest))
     if (sampling.presence_penalty or sampling.frequency_penalty) and state.generated_ids:
         counts = torch.bincount(torch.tensor(state.generated_ids), minlength=logits.shape[0])
         logits = logits - sampling.frequency_penalty * counts - sampling.presence_penalty * (counts > 0)
@@ -88,22 +95,25 @@ def _penalize(logits: Tensor, state: SamplerState) -> Tensor:
 def _forbid_early_end(logits: Tensor, state: SamplerState) -> Tensor:
     if len(state.generated_ids) >= state.sampling.min_tokens:
         return logits
-    ends = torch.tensor(sorted(state.eos_ids | set(state.sampling.stop_token_ids)), dtype=torch.long)
-    return logits.index_fill(0, ends, float("-inf"))
+    ends = set(state.sampling.stop_token_ids) | (frozenset() if state.sampling.ignore_eos else state.eos_ids)
+    if len(ends) >= logits.shape[0]:
+        return logits  # nothing else is left to say
+    return logits.index_fill(0, torch.tensor(sorted(ends), dtype=torch.long), float("-inf"))
 
 
 def _draw(logits: Tensor, state: SamplerState) -> int:
-    """Temperature, then top-k, top-p and min-p on the sorted distribution, then one draw by inverse CDF."""
+    """Temperature, min-p, top-k, then top-p of what these leave, as in vLLM; then one draw by inverse CDF."""
     sampling = state.sampling
-    probabilities, order = (logits / sampling.temperature).softmax(-1).sort(descending=True, stable=True)
-    keep = torch.ones_like(probabilities, dtype=torch.bool)
+    logits = logits.double()
+    scaled = (logits - logits.max()) / sampling.temperature
+    probabilities, order = scaled.softmax(-1).sort(descending=True, stable=True)
+    keep = probabilities >= sampling.min_p * probabilities[0]
     if sampling.top_k:
         keep[sampling.top_k :] = False
-    if sampling.top_p < 1.0:
-        keep &= probabilities.cumsum(-1) - probabilities < sampling.top_p
-    if sampling.min_p > 0.0:
-        keep &= probabilities >= sampling.min_p * probabilities[0]
     kept = probabilities * keep
+    if sampling.top_p < 1.0:
+        keep &= kept.cumsum(-1) - kept < sampling.top_p * kept.sum()
+        kept = kept * keep
     threshold = torch.rand((), generator=state.generator) * kept.sum()
     rank = int(torch.searchsorted(kept.cumsum(-1), threshold, right=True))
     return int(order[min(rank, int(keep.nonzero().max()))])

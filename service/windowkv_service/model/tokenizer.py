@@ -64,4 +64,10 @@ class TokenStream:
         self._stream = DecodeStream(skip_special_tokens=True)
 
     def push(self, token_id: int) -> str:
-        return self._stream.step(self._backend, token_id) or ""
+        try:
+            return self._stream.step(self._backend, token_id) or ""
+        except Exception:
+            # A byte that makes invalid UTF-8 of its neighbours changes text that was said already (tokenizers with byte
+            # fallback). It cannot be unsaid: go on from here.
+            self._stream = DecodeStream(skip_special_tokens=True)
+            return self._stream.step(self._backend, token_id) or ""
