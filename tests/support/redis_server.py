@@ -44,11 +44,11 @@ def free_port() -> int:
 class RedisServer:
     """One server process of our own. Its port and directory outlive kill and restart; its data does not."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, port: int | None = None) -> None:
         self._options = options
         self._directory = tempfile.TemporaryDirectory(prefix="windowkv-redis-")
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
+        self.port = port or free_port()
         self.socket_path = str(Path(self._directory.name) / "redis.sock")
 
     @property
@@ -58,6 +58,10 @@ class RedisServer:
     @property
     def unix_url(self) -> str:
         return f"unix://{self.socket_path}?db=0"
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
 
     @property
     def pid(self) -> int:
@@ -135,8 +139,8 @@ class RedisServer:
 
 
 @contextlib.contextmanager
-def running(*options: str) -> Iterator[RedisServer]:
-    server = RedisServer(*options)
+def running(*options: str, port: int | None = None) -> Iterator[RedisServer]:
+    server = RedisServer(*options, port=port)
     try:
         yield server.start()
     finally:

@@ -31,8 +31,21 @@ def connect(target: RedisTarget, timeout_s: float) -> Any:
     if target.topology is Topology.SENTINEL:
         return _through_sentinel(target, options)
     nodes = [ClusterNode(host, port) for host, port in target.hosts]  # type: ignore[no-untyped-call]
-    del options["retry"]
-    return RedisCluster(startup_nodes=nodes, cluster_error_retry_attempts=0, **options)
+    client = RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)
+    _stop_retrying(client)
+    return client
+
+
+def rediscover(client: RedisCluster) -> None:
+    """Learn which node has which slots now."""
+    client.nodes_manager.initialize()
+    _stop_retrying(client)
+
+
+def _stop_retrying(client: RedisCluster) -> None:
+    """A node that is gone costs one attempt, not seconds: the client does not hand its own policy down."""
+    for node in client.get_primaries():  # type: ignore[no-untyped-call]
+        client.get_redis_connection(node).connection_pool.set_retry(Retry(NoBackoff(), 0))
 
 
 def _through_sentinel(target: RedisTarget, options: dict[str, Any]) -> Any:

@@ -5,16 +5,17 @@ redis-py connects (connect.py) and pools the connections; the bytes go through r
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redis
 from redis.exceptions import RedisClusterException
 
-from windowkv_service.cache.tiers.redis.connect import connect
+from windowkv_service.cache.tiers.redis.connect import connect, rediscover
 from windowkv_service.cache.tiers.redis.resp import (
     Command,
     DeadlinePassed,
@@ -25,6 +26,7 @@ from windowkv_service.cache.tiers.redis.resp import (
 )
 from windowkv_service.cache.tiers.redis.url import Topology, parse
 
+_log = logging.getLogger(__name__)
 _FAILURES = (redis.RedisError, RedisClusterException, OSError)
 _ATTEMPTS = 2  # a connection that broke is replaced once; every command here may be repeated
 
@@ -67,6 +69,7 @@ class RedisServers:
         self._target = parse(url)
         self._connect_timeout_s = connect_timeout_s
         self._max_value_bytes = max_value_bytes
+        self._said = ""
         self._lock = threading.Lock()
         self._client: Any = None
         if (
@@ -89,19 +92,37 @@ class RedisServers:
         return replies, trouble
 
     def ping(self, timeout_s: float) -> tuple[bool, int, int]:
-        """(is up, bytes used, bytes allowed or 0), over all primaries. Never raises."""
-        used = allowed = 0
-        deadline = time.monotonic() + timeout_s
+        """(is up, bytes used, bytes allowed or 0), the bytes over all primaries; a cluster is up while any of them
+        is. Never raises."""
+        answers = []
         try:
             for pool in self._all_pools():
-                pong, memory = self._exchange(pool, [[b"PING"], [b"INFO", b"memory"]], deadline, 2)
-                if isinstance(pong, ErrorReply):
-                    return False, 0, 0
-                used += _memory_fact(memory, b"used_memory")
-                allowed += _memory_fact(memory, b"maxmemory")
-        except Exception:  # whatever it is, it is not up; and the thread that asks must go on asking
-            return False, 0, 0
-        return True, used, allowed
+                answers.append(self._ask(pool, time.monotonic() + timeout_s))
+        except Exception as error:  # whatever it is, it is not up; and the thread that asks must go on asking
+            self._say(f"{type(error).__name__}: {error}")
+        memories = [memory for memory in answers if memory is not None]
+        if len(memories) == len(answers) > 0:
+            self._said = ""
+        used, allowed = (sum(memory[place] for memory in memories) for place in (0, 1))
+        return bool(memories), used, allowed
+
+    def _ask(self, pool: Any, deadline: float) -> tuple[int, int] | None:
+        """(bytes used, bytes allowed) of one server; None when it does not answer as it should."""
+        try:
+            pong, memory = self._exchange(pool, [[b"PING"], [b"INFO", b"memory"]], deadline, 2)
+        except _FAILURES as error:
+            self._say(f"{type(error).__name__}: {error}")
+            return None
+        if isinstance(pong, ErrorReply):
+            self._say(pong.message)
+            return None
+        return _memory_fact(memory, b"used_memory"), _memory_fact(memory, b"maxmemory")
+
+    def _say(self, trouble: str) -> None:
+        """Once, not with every ping."""
+        if trouble != self._said:
+            self._said = trouble
+            _log.warning("redis does not answer as it should: %s", trouble)
 
     def close(self) -> None:
         with self._lock:
@@ -130,6 +151,8 @@ class RedisServers:
                 received.append(TOO_LONG)
             except _FAILURES as error:
                 trouble = _trouble(error)
+                if self._target.topology is Topology.CLUSTER:  # one node of many: a ping says about them all
+                    trouble = replace(trouble, is_down=False)
             for index, reply in zip(indices, received, strict=False):
                 replies[index] = reply
         return self._redirect(replies) or trouble
@@ -185,7 +208,7 @@ class RedisServers:
         client = self._connected()
         if self._target.topology is not Topology.CLUSTER:
             return [client.connection_pool]
-        client.nodes_manager.initialize()  # a failover is noticed here at the latest
+        rediscover(client)  # a failover is noticed here at the latest
         return [client.get_redis_connection(node).connection_pool for node in client.get_primaries()]
 
     def _redirect(self, replies: list[Reply | Lost]) -> Trouble | None:
@@ -198,7 +221,7 @@ class RedisServers:
         for index in moved:
             replies[index] = LOST
         try:
-            self._connected().nodes_manager.initialize()
+            rediscover(self._connected())
         except _FAILURES as error:
             return _trouble(error)
         return Trouble("moved", is_down=False, may_retry=True)
