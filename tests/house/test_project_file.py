@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ CONSTRAINTS = [
 REGISTRIES = re.compile(
     r"pypi\.org|pythonhosted|download\.pytorch\.org|registry\.npmjs|conda\.anaconda", re.IGNORECASE
 )
+MADE_BY_TOOLS = {".venv", ".git", "node_modules", "dist", "build", "__pycache__"}
 PROSE = ("*.md", "*.toml", "*.txt", "*.yml", "*.yaml", "Makefile", "*.py", "*.sh", "Dockerfile")
 
 
@@ -121,8 +123,17 @@ def test_torch_is_pinned_where_there_is_no_gpu(num_gpus: int, is_pinned: bool, t
 
 
 def test_no_file_names_a_package_registry() -> None:
-    skipped = {".venv", "node_modules", ".git", "dist", "build"}
-    for pattern in PROSE:
-        for path in ROOT.rglob(pattern):
-            if skipped.isdisjoint(path.relative_to(ROOT).parts) and path.name != "test_project_file.py":
-                assert not REGISTRIES.search(path.read_text(encoding="utf-8")), path
+    naming = [
+        path
+        for path in written_files()
+        if any(path.match(pattern) for pattern in PROSE)
+        and REGISTRIES.search(path.read_text(encoding="utf-8"))
+    ]
+    assert naming == [Path(__file__).resolve()]
+
+
+def written_files() -> Iterator[Path]:
+    """What people write here, without what tools have put beside it."""
+    for folder, subfolders, files in os.walk(ROOT):
+        subfolders[:] = [each for each in subfolders if each not in MADE_BY_TOOLS]
+        yield from (Path(folder, file) for file in files)
