@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from windowkv_service.domain.results import GenerateChunk
+
+GATHER_S = 0.01
 Delivery = tuple["Reply", Any]
 
 
@@ -66,19 +70,34 @@ class Reply:
 
 
 class Outbox:
-    """Events for callers, gathered during a step and carried over in one call per step."""
+    """Events for callers, gathered in the worker's thread and carried over in one call.
+
+    What a caller waits for (a first token, an end, progress) goes with the step that made it. Tokens in the middle of an
+    answer may gather for GATHER_S: a message costs the event loop as much as a small model's token costs the worker, and
+    both share one interpreter.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._batch: list[Delivery] = []
+        self._is_urgent = False
+        self._flushed_at = 0.0
 
     def put(self, reply: Reply, event: Any) -> None:
         self._batch.append((reply, event))
+        self._is_urgent = self._is_urgent or not _can_wait(event)
 
     def flush(self) -> None:
-        if self._batch:
+        """Called at the end of every step; tokens that may wait do so until a later one."""
+        now = time.monotonic()
+        if self._batch and (self._is_urgent or now - self._flushed_at >= GATHER_S):
             batch, self._batch = self._batch, []
+            self._is_urgent, self._flushed_at = False, now
             self._loop.call_soon_threadsafe(_deliver, batch)
+
+
+def _can_wait(event: Any) -> bool:
+    return isinstance(event, GenerateChunk) and event.index > 0
 
 
 def _deliver(batch: list[Delivery]) -> None:
