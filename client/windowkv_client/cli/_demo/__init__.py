@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from windowkv_client._client import Client
 from windowkv_client.cli._demo._document import DemoDocument, Question, read_document
+from windowkv_client.cli._demo._interrupts import Interrupts
 from windowkv_client.cli._demo._processes import StartFailed, find_redis_server, redis_server, worker
 from windowkv_client.cli._demo._report import report
 from windowkv_client.cli._demo._story import FirstRun, Reply, ask_all, cache_document, first_run
@@ -32,35 +32,37 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
         return 2
     document = read_document()
     try:
-        with _termination_as_interrupt(), tempfile.TemporaryDirectory(prefix="windowkv-demo-") as folder:
-            _tell_story(document, Path(folder), terminal)
+        with Interrupts() as interrupts, tempfile.TemporaryDirectory(prefix="windowkv-demo-") as folder:
+            _tell_story(document, Path(folder), interrupts, terminal)
     except StartFailed as error:
         terminal.complaint(str(error))
         return 1
     return 0
 
 
-def _tell_story(document: DemoDocument, folder: Path, terminal: Terminal) -> None:
+def _tell_story(document: DemoDocument, folder: Path, interrupts: Interrupts, terminal: Terminal) -> None:
     program = find_redis_server()
     if program is None:
         terminal.note("no redis-server found: the part after the restart is left out")
-        with _worker(folder, None, terminal) as client:
+        with _worker(folder, None, interrupts, terminal) as client:
             first = _first_run(client, document, terminal, has_redis=False)
         report(first, None, terminal)
         return
-    with redis_server(program, folder) as redis_url:
-        with _worker(folder, redis_url, terminal) as client:
+    with redis_server(program, folder, interrupts) as redis_url:
+        with _worker(folder, redis_url, interrupts, terminal) as client:
             first = _first_run(client, document, terminal, has_redis=True)
         terminal.note("the worker is stopped; a new one starts, which knows the document from Redis only")
-        with _worker(folder, redis_url, terminal) as client:
+        with _worker(folder, redis_url, interrupts, terminal) as client:
             again = ask_all(client, first.cache, document, _Aloud(terminal))
     report(first, again, terminal)
 
 
 @contextmanager
-def _worker(folder: Path, redis_url: str | None, terminal: Terminal) -> Iterator[Client]:
+def _worker(
+    folder: Path, redis_url: str | None, interrupts: Interrupts, terminal: Terminal
+) -> Iterator[Client]:
     terminal.note("starting a worker with the built-in model …")
-    with worker(folder, redis_url) as address, Client(address, token="") as client:
+    with worker(folder, redis_url, interrupts) as address, Client(address, token="") as client:
         yield client
 
 
@@ -88,19 +90,3 @@ class _Aloud:
     def end(self, reply: Reply) -> None:
         if not self._terminal.is_json:
             self._terminal.text(f"   {'right' if reply.is_right else 'wrong'}")
-
-
-@contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """SIGTERM and a closed terminal unwind the demo as Ctrl-C does, so that its processes are stopped too."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, interrupt) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

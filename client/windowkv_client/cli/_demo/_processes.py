@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from windowkv_client._environment import without_settings
+from windowkv_client.cli._demo._interrupts import Interrupts
 from windowkv_client.cli._serve import INSTALL
 
 READY = "listening on "
@@ -36,11 +37,11 @@ def find_redis_server() -> str | None:
 
 
 @contextmanager
-def redis_server(program: str, folder: Path) -> Iterator[str]:
+def redis_server(program: str, folder: Path, interrupts: Interrupts) -> Iterator[str]:
     """The URL of a Redis that keeps nothing on disk and listens on a socket file only."""
     socket = folder / "redis.sock"
     settings = ("--port", "0", "--unixsocket", str(socket), "--save", "", "--appendonly", "no")
-    with _process([program, *settings], folder / "redis.log") as process:
+    with _process([program, *settings], folder / "redis.log", interrupts) as process:
         end = time.monotonic() + START_S
         while not socket.exists():
             if process.poll() is not None or time.monotonic() > end:
@@ -50,33 +51,36 @@ def redis_server(program: str, folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def worker(folder: Path, redis_url: str | None) -> Iterator[str]:
+def worker(folder: Path, redis_url: str | None, interrupts: Interrupts) -> Iterator[str]:
     """The address of a worker with the built-in model, ready to answer."""
     command = [sys.executable, "-m", "windowkv_service", "--listen", "127.0.0.1:0", "--model", "builtin"]
     command += ["--num-threads", "1", "--log-level", "warning"]
     command += ["--redis-url", redis_url] if redis_url else []
     log = folder / "worker.log"
-    with _process(command, log) as process:
+    with _process(command, log, interrupts) as process:
         yield _wait_until_ready(process, log)
 
 
 @contextmanager
-def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _process(command: list[str], log: Path, interrupts: Interrupts) -> Iterator[subprocess.Popen[bytes]]:
     """In a session of its own: a Ctrl-C on the terminal reaches the demo alone, which then stops this one."""
+    process: subprocess.Popen[bytes] | None = None
     with log.open("ab") as errors:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=without_settings(),
-            cwd=log.parent,
-            start_new_session=True,
-        )
         try:
+            with interrupts.held():
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    env=without_settings(),
+                    cwd=log.parent,
+                    start_new_session=True,
+                )
             yield process
         finally:
-            _stop(process)
+            if process is not None:
+                _stop(process)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
