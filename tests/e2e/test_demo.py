@@ -113,10 +113,15 @@ def test_what_it_started_is_stopped_with_it(
 
 def test_an_interrupt_waits_until_a_process_is_promised_to_be_stopped() -> None:
     steps = []
-    with Interrupts() as interrupts:
-        with pytest.raises(KeyboardInterrupt), interrupts.held():
+
+    def bear(interrupts: Interrupts) -> None:
+        with interrupts.held():
             signal.raise_signal(signal.SIGTERM)
             steps.append("born")
+
+    with Interrupts() as interrupts:
+        with pytest.raises(KeyboardInterrupt):
+            bear(interrupts)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGHUP)
     assert steps == ["born"]
