@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 TEST_ARGS ?=
 
-.PHONY: help setup proto fmt lint lint-proto types imports test test-gpu check bench demo wheel clean
+.PHONY: help setup proto fmt lint lint-proto types imports test test-gpu check bench eval demo wheel clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -66,6 +66,13 @@ check: lint types imports test ## All that must hold before a merge
 
 bench: setup ## The serving benchmark, as ratios; writes benchmarks/results
 	$(ONE_THREAD) $(BIN)/python benchmarks/serving.py
+
+# Reporting seeds, from 1000 on, are for tables only: defaults are chosen on the others.
+EVAL_ARGS ?= --suite single/2000 --suite single/4000 --suite niah --suite reuse \
+	--kept-ratio 0.12 --kept-ratio 0.06 --kept-ratio 0.03 --seed 1000 --samples 20 --out benchmarks/results/quality
+
+eval: setup ## The quality of answers on compressed caches; writes benchmarks/results/quality
+	$(ONE_THREAD) $(BIN)/windowkv eval $(EVAL_ARGS)
 
 demo: setup ## A worker, a long document, questions and answers
 	$(ONE_THREAD) $(BIN)/windowkv demo

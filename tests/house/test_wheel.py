@@ -96,7 +96,7 @@ def test_the_base_installs_nothing_heavy(clean: Path, tmp_path: Path, module: st
     assert "ModuleNotFoundError" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "demo"])
+@pytest.mark.parametrize("command", ["serve", "eval", "demo"])
 def test_what_needs_the_server_extra_says_how_to_get_it(clean: Path, tmp_path: Path, command: str) -> None:
     result = run([str(clean / "windowkv"), command], tmp_path)
     assert result.returncode == 2

@@ -1,4 +1,4 @@
-"""The command line: `windowkv serve | cache | ask | health | size | demo`.
+"""The command line: `windowkv serve | cache | ask | health | size | eval | demo`.
 
 Exit status: 0 well, 1 the service said no, 2 the command was wrong or cannot run here, 130 stopped with Ctrl-C.
 """
@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 from windowkv_client._environment import enable_quiet_grpc
 from windowkv_client._errors import WindowKVError
-from windowkv_client.cli import _ask, _cache, _demo, _health, _serve, _size
+from windowkv_client.cli import _ask, _cache, _demo, _eval, _health, _serve, _size
 from windowkv_client.cli._connection import common_flags, connection_flags
 from windowkv_client.cli._prompts import compression_flags
 from windowkv_client.cli._terminal import Terminal
@@ -64,5 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     _ask.add(commands, remote, compression)
     _health.add(commands, remote)
     _size.add(commands, [common])
+    _eval.add(commands)
     _demo.add(commands, [common])
     return parser

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from windowkv_service.model.builtin.documents import facts, filler, lexicon, single_fact
 from windowkv_service.model.builtin.documents.facts import ATTRIBUTES, Attribute, Fact, Split, split_of
+from windowkv_service.model.builtin.documents.needle import Needle
 from windowkv_service.model.builtin.documents.question import Document, Question, answer_text, question_suffix
 from windowkv_service.model.builtin.documents.single_fact import SingleFact, count_tokens
 
@@ -18,6 +19,7 @@ __all__ = [
     "Attribute",
     "Document",
     "Fact",
+    "Needle",
     "Question",
     "SingleFact",
     "Split",

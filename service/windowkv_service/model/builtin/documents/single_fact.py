@@ -45,7 +45,7 @@ class SingleFact:
         sentences, stated = self._sentences(rng, drawn)
         asked = rng.sample(stated, min(self.num_questions, len(stated)))
         questions = tuple(Question(facts.ask(rng, fact, self.num_phrasings), fact.value) for fact in asked)
-        return Document(_lay_out(rng, sentences, self.num_tokens), questions)
+        return Document(lay_out(rng, sentences, self.num_tokens), questions)
 
     def _sentences(self, rng: random.Random, drawn: list[facts.Fact]) -> tuple[list[str], list[facts.Fact]]:
         """Sentences of about `num_tokens` tokens in random order, and the facts among them."""
@@ -69,7 +69,7 @@ class SingleFact:
         return sentences, stated
 
 
-def _lay_out(rng: random.Random, sentences: list[str], num_tokens: int) -> str:
+def lay_out(rng: random.Random, sentences: list[str], num_tokens: int) -> str:
     """The sentences as a log: a title, then one paragraph per day. Short documents are one plain line."""
     if num_tokens < _TITLED_FROM:
         # The leading space keeps every word in its one usual form.

@@ -1,0 +1,51 @@
+"""A method as the service knows it: who chooses windows at prefill, and whether a question chooses again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from windowkv_client import Retention, Selection
+
+CHOOSING = (Selection.QUESTION, Selection.FULL)  # the answer's windows are not the entry's
+OURS = "windowkv"
+
+
+@dataclass(frozen=True)
+class Method:
+    """selector: its name on the wire. selection: which windows an answer reads; None: the method's own way."""
+
+    selector: str
+    selection: Selection | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Method:
+        """`windowkv`, or a control such as `windowkv@full`: the same cache, answered with that selection.
+
+        Raises ValueError where the selection is none that an answer can have.
+        """
+        selector, _, selection = text.partition("@")
+        if not selection:
+            return cls(selector)
+        known = [str(each) for each in Selection if each is not Selection.AUTO]
+        if selection not in known:
+            raise ValueError(f"{text}: after the @ goes one of {', '.join(known)}")
+        return cls(selector, Selection(selection))
+
+    @property
+    def name(self) -> str:
+        return self.selector if self.selection is None else f"{self.selector}@{self.selection}"
+
+    @property
+    def is_full(self) -> bool:
+        """Drops nothing, whatever the kept ratio."""
+        return self.selector == "full"
+
+    def selects(self, *, is_visible: bool) -> Selection:
+        """Ours lets a hidden question choose its windows; every other choice is made once, at prefill."""
+        if self.selection is not None:
+            return self.selection
+        return Selection.QUESTION if self.selector == OURS and not is_visible else Selection.PUBLISHED
+
+    def retains(self, *, is_visible: bool) -> Retention:
+        """Only where an answer may read other windows are they kept below, and leader keys charged for."""
+        return Retention.FULL if self.selects(is_visible=is_visible) in CHOOSING else Retention.SELECTED

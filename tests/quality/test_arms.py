@@ -1,0 +1,53 @@
+"""What a method means under each visibility of the question."""
+
+from __future__ import annotations
+
+import pytest
+
+from windowkv_client import Retention, Selection
+from windowkv_service.quality.arm import Arm, Visibility, arms, in_turn
+from windowkv_service.quality.method import Method
+
+
+def arm(name: str, question: Visibility = Visibility.HIDDEN) -> Arm:
+    return Arm(Method.parse(name), 0.12, question)
+
+
+def test_only_ours_lets_a_hidden_question_choose() -> None:
+    assert arm("windowkv").selection is Selection.QUESTION
+    assert arm("windowkv").retention is Retention.FULL
+    for other in ("full", "windowkv-published", "random", "streaming"):
+        assert arm(other).selection is Selection.PUBLISHED
+        assert arm(other).retention is Retention.SELECTED
+
+
+def test_with_the_question_in_sight_ours_chooses_once_and_pays_for_no_leader_keys() -> None:
+    visible = arm("windowkv", Visibility.VISIBLE)
+    assert (visible.selection, visible.retention) == (Selection.PUBLISHED, Retention.SELECTED)
+
+
+def test_a_control_is_the_same_method_answered_otherwise() -> None:
+    control = arm("windowkv@full")
+    assert (control.method.selector, control.method.name) == ("windowkv", "windowkv@full")
+    assert (control.selection, control.retention) == (Selection.FULL, Retention.FULL)
+
+
+@pytest.mark.parametrize("name", ["windowkv@all", "windowkv@auto"])
+def test_an_unknown_control_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="after the @"):
+        Method.parse(name)
+
+
+def test_the_full_cache_is_measured_once_whatever_the_ratios() -> None:
+    methods = [Method("full"), Method("random")]
+    found = arms(methods, [0.12, 0.06], [Visibility.HIDDEN])
+    assert [(one.method.name, one.kept_ratio) for one in found] == [
+        ("full", 1.0),
+        ("random", 0.12),
+        ("random", 0.06),
+    ]
+
+
+def test_what_fetches_is_asked_before_anything_else_fills_the_device() -> None:
+    found = arms([Method("full"), Method("windowkv")], [0.12], Visibility)
+    assert [one.retention for one in in_turn(found)] == [Retention.FULL] + [Retention.SELECTED] * 3
