@@ -36,18 +36,18 @@ def worker(model: str, device: Device) -> Iterator[str]:
 
 def _settings(model: str, device: Device) -> Settings:
     """Nothing that the environment says of another worker's door or tiers may reach this one."""
-    settings: dict[str, Any] = dict(
-        listen="127.0.0.1:0",
-        model=model,
-        device=device,
-        num_threads=1,
-        redis_url=None,
-        tokens_file=None,
-        tls_cert_file=None,
-        tls_key_file=None,
-        tls_client_ca_file=None,
-        load_budget_s=60.0,  # a busy machine must not change what is measured
-    )
+    settings: dict[str, Any] = {
+        "listen": "127.0.0.1:0",
+        "model": model,
+        "device": device,
+        "num_threads": 1,
+        "redis_url": None,
+        "tokens_file": None,
+        "tls_cert_file": None,
+        "tls_key_file": None,
+        "tls_client_ca_file": None,
+        "load_budget_s": 60.0,  # a busy machine must not change what is measured
+    }
     return Settings(**settings)
 
 
