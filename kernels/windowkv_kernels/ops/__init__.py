@@ -1,0 +1,12 @@
+"""Triton twins of the operations, for tensors on an NVIDIA GPU. Nothing else imports triton.
+
+Each module has its launcher, `plan` (what will be launched, without launching) and the jit body. Modules with a leading
+underscore hold what several operations share.
+"""
+
+from windowkv_kernels.ops.append_kv import append_kv
+from windowkv_kernels.ops.decode_attention import decode_attention
+from windowkv_kernels.ops.gather_windows import gather_windows
+from windowkv_kernels.ops.scatter_windows import scatter_windows
+
+__all__ = ["append_kv", "decode_attention", "gather_windows", "scatter_windows"]

@@ -1,0 +1,20 @@
+"""Windows of a prefilled prompt → blocks, all layers of the group, keys and values, in one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from windowkv_kernels.ops import _move_windows
+
+
+def gather_windows(
+    staging: Tensor,
+    layers: Sequence[int],
+    windows: Tensor,
+    num_tokens: int,
+    blocks: Tensor,
+    block_ids: Tensor,
+) -> None:
+    _move_windows.plan(staging, layers, windows, num_tokens, blocks, block_ids, is_gather=True).run()
