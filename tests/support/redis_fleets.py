@@ -31,8 +31,9 @@ class Cluster:
 
     @contextlib.contextmanager
     def moved_slots(self, source: int, target: int) -> Iterator[None]:
-        """All slots of one node, which must be empty, belong to another for a while."""
-        slots = _slots_of(source, len(self.nodes))
+        """All slots but one of a node, which must be empty, belong to another for a while. With the last slot gone
+        too it would become a replica."""
+        slots = _slots_of(source, len(self.nodes))[1:]
         self._assign(slots, self.nodes[target])
         yield
         self._assign(slots, self.nodes[source])

@@ -125,10 +125,8 @@ class RedisServers:
             _log.warning("redis does not answer as it should: %s", trouble)
 
     def close(self) -> None:
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        if self._client is not None:
+            self._client.close()
 
     def _attempt(
         self, commands: Sequence[KeyedCommand], replies: list[Reply | Lost], deadline: float, window: int
