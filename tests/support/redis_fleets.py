@@ -43,12 +43,24 @@ class Cluster:
             node.flush()
 
     def _assign(self, slots: range, owner: RedisServer) -> None:
+        """Gossip under way may undo part of it: said again until all agree."""
+        others = [node for node in self.nodes if node is not owner]
         owner_id = owner.client.cluster("MYID")
-        for node in (owner, *self.nodes):  # the new owner first, so that no slot is nobody's
-            with node.client.pipeline(transaction=False) as pipeline:
-                for slot in slots:
-                    pipeline.execute_command("CLUSTER", "SETSLOT", slot, "NODE", owner_id)
-                pipeline.execute()
+
+        def say() -> bool:
+            owner.client.cluster("BUMPEPOCH")  # its word counts more than what the others still gossip
+            for node in (owner, *others):  # the new owner first, so that no slot is nobody's
+                with node.client.pipeline(transaction=False) as pipeline:
+                    for slot in slots:
+                        pipeline.execute_command("CLUSTER", "SETSLOT", slot, "NODE", owner_id)
+                    pipeline.execute()
+            return eventually(self._is_agreed, limit_s=1.0)
+
+        assert eventually(say), "the nodes do not agree who has which slots"
+
+    def _is_agreed(self) -> bool:
+        views = [sorted(map(str, node.client.execute_command("CLUSTER SLOTS"))) for node in self.nodes]
+        return all(view == views[0] for view in views)
 
 
 @contextlib.contextmanager

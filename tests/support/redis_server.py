@@ -49,6 +49,8 @@ class RedisServer:
         self._directory = tempfile.TemporaryDirectory(prefix="windowkv-redis-")
         self._process: subprocess.Popen[bytes] | None = None
         self.port = port or free_port()
+        # The test's own client, to look at the server and to damage what it holds.
+        self.client = redis.Redis(port=self.port, socket_timeout=5, retry=Retry(NoBackoff(), 0))
         self.socket_path = str(Path(self._directory.name) / "redis.sock")
 
     @property
@@ -68,11 +70,6 @@ class RedisServer:
         assert self._process is not None, "the server is not running"
         return self._process.pid
 
-    @property
-    def client(self) -> redis.Redis:
-        """A client of the test's own, to look at the server and to damage what it holds."""
-        return redis.Redis(port=self.port, socket_timeout=5, retry=Retry(NoBackoff(), 0))
-
     def start(self) -> RedisServer:
         assert self._process is None, "the server is running"
         Path(self.socket_path).unlink(missing_ok=True)
@@ -91,6 +88,7 @@ class RedisServer:
         if self._process is not None:
             self.resume()
             self._end(signal.SIGTERM)
+        self.client.close()
         self._directory.cleanup()
 
     def freeze(self) -> None:
@@ -131,8 +129,8 @@ class RedisServer:
         deadline = time.monotonic() + START_LIMIT_S
         while time.monotonic() < deadline:
             assert self._process.poll() is None, f"redis-server ended at once: {self._process.args}"
-            with contextlib.suppress(redis.ConnectionError), self.client as client:
-                client.info()
+            with contextlib.suppress(redis.ConnectionError):
+                self.client.info()
                 return
             time.sleep(0.01)
         raise AssertionError("redis-server did not answer in time")

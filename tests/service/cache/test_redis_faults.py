@@ -194,9 +194,8 @@ def test_connections_killed_during_operations(connect: Connect, server: RedisSer
     over = threading.Event()
 
     def harass() -> None:
-        with server.client as client:
-            while not over.wait(0.003):
-                client.client_kill_filter(_type="normal", skipme=True)
+        while not over.wait(0.003):
+            server.client.client_kill_filter(_type="normal", skipme=True)
 
     thread = threading.Thread(target=harass)
     thread.start()

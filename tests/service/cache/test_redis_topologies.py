@@ -32,12 +32,18 @@ def nodes(shared: Cluster) -> Cluster:
     return shared
 
 
+@pytest.fixture
+def tier(nodes: Cluster) -> Iterator[RedisTier]:
+    tier = RedisTier(nodes.url)
+    yield tier
+    tier.close()
+
+
 def works(tier: RedisTier) -> bool:
     return all(tier.put(FRAMES, 60.0)) and tier.get(ADDRESSES, FrameKind.BLOCK) == FRAMES
 
 
-def test_frames_are_spread_over_a_cluster(nodes: Cluster) -> None:
-    tier = RedisTier(nodes.url)
+def test_frames_are_spread_over_a_cluster(nodes: Cluster, tier: RedisTier) -> None:
     assert tier.is_up
     assert works(tier)
     assert all(number > 5 for number in nodes.num_keys())
@@ -46,23 +52,19 @@ def test_frames_are_spread_over_a_cluster(nodes: Cluster) -> None:
     assert tier.drop_manifest(b"list", MANIFEST.address)
     assert tier.drop(ADDRESSES)
     assert nodes.num_keys() == [0, 0, 0]
-    tier.close()
 
 
-def test_slots_that_moved_are_found_again(nodes: Cluster) -> None:
-    tier = RedisTier(nodes.url)
+def test_slots_that_moved_are_found_again(nodes: Cluster, tier: RedisTier) -> None:
     with nodes.moved_slots(0, 1):
         assert eventually(lambda: works(tier))
         assert nodes.num_keys()[0] < 5
         nodes.flush()
     assert eventually(lambda: works(tier))
     assert nodes.num_keys()[0] > 5
-    tier.close()
 
 
-def test_a_lost_node_costs_what_it_held(nodes: Cluster) -> None:
+def test_a_lost_node_costs_what_it_held(nodes: Cluster, tier: RedisTier) -> None:
     """Last on the shared cluster, which is not whole afterwards."""
-    tier = RedisTier(nodes.url)
     assert works(tier)
     nodes.nodes[2].kill()
     lost, kept = Miss(MissReason.TIER_DOWN), sum(nodes.num_keys())
@@ -76,7 +78,6 @@ def test_a_lost_node_costs_what_it_held(nodes: Cluster) -> None:
     assert eventually(serves_the_rest)
     assert not eventually(lambda: not tier.is_up, limit_s=1.5)  # through at least one ping
     assert serves_the_rest()
-    tier.close()
 
 
 def test_behind_sentinel_the_new_primary_is_found() -> None:

@@ -26,7 +26,7 @@ def connect(target: RedisTarget, timeout_s: float) -> Any:
     }
     if target.topology is Topology.SINGLE:
         pool = ConnectionPool.from_url(target.url, **options)
-        return redis.Redis(connection_pool=_checked(pool))
+        return redis.Redis.from_pool(_checked(pool))
     options |= target.credentials | _tls(target)
     if target.topology is Topology.SENTINEL:
         return _through_sentinel(target, options)
@@ -34,6 +34,14 @@ def connect(target: RedisTarget, timeout_s: float) -> Any:
     client = RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)
     _stop_retrying(client)
     return client
+
+
+def disconnect(client: Any) -> None:
+    """Close every connection, those to the sentinels too."""
+    client.close()
+    sentinels = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    if sentinels is not None:
+        sentinels.close()
 
 
 def rediscover(client: RedisCluster) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import redis
 from redis.exceptions import RedisClusterException
 
-from windowkv_service.cache.tiers.redis.connect import connect, rediscover
+from windowkv_service.cache.tiers.redis.connect import connect, disconnect, rediscover
 from windowkv_service.cache.tiers.redis.resp import (
     Command,
     DeadlinePassed,
@@ -126,7 +126,7 @@ class RedisServers:
 
     def close(self) -> None:
         if self._client is not None:
-            self._client.close()
+            disconnect(self._client)
 
     def _attempt(
         self, commands: Sequence[KeyedCommand], replies: list[Reply | Lost], deadline: float, window: int
