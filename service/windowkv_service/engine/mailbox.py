@@ -72,8 +72,8 @@ class Reply:
 class Outbox:
     """Events for callers, gathered in the worker's thread and carried over in one call.
 
-    What a caller waits for (a first token, an end, progress) goes with the step that made it. Tokens in the middle of an
-    answer may gather for GATHER_S: a message costs the event loop as much as a small model's token costs the worker, and
+    What a caller waits for (a first token, an end, progress) goes with the step that made it. Tokens in the middle of
+    an answer may gather for GATHER_S: a message costs the event loop what a small model's token costs the worker, and
     both share one interpreter.
     """
 
