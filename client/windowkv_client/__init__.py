@@ -16,7 +16,6 @@ from windowkv_client._async_client import AsyncCaches, AsyncClient, AsyncGenerat
 from windowkv_client._channel import Tls
 from windowkv_client._client import Caches, Client, GenerateStream, Models
 from windowkv_client._errors import (
-    AliasTaken,
     BadBudget,
     BadFilter,
     BadName,
@@ -31,7 +30,6 @@ from windowkv_client._errors import (
     DeadlineExceeded,
     Draining,
     EmptyPrompt,
-    EntryCorrupt,
     InternalError,
     InvalidRequest,
     InvalidText,
@@ -73,7 +71,6 @@ from windowkv_client._models import (
 )
 
 __all__ = [
-    "AliasTaken",
     "Answer",
     "AsyncCaches",
     "AsyncClient",
@@ -101,7 +98,6 @@ __all__ = [
     "Draining",
     "Durability",
     "EmptyPrompt",
-    "EntryCorrupt",
     "FinishReason",
     "GenerateStream",
     "Health",

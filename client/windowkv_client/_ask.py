@@ -14,7 +14,7 @@ from typing import Any
 from windowkv.v1 import cache_pb2
 from windowkv_client import _calls as calls
 from windowkv_client._calls import Call
-from windowkv_client._errors import CacheNotFound, EntryCorrupt, InvalidText
+from windowkv_client._errors import CacheNotFound, InvalidText
 from windowkv_client._flow import Flow, RetryPolicy
 from windowkv_client._flows import create_cache
 from windowkv_client._generation import Generation, Received
@@ -70,7 +70,7 @@ def ask(
     if cache is not None:
         try:
             return (yield from _answer(cache, question, options, policy, was_prefilled=False))
-        except (CacheNotFound, EntryCorrupt):
+        except CacheNotFound:
             known.forget(key)
             # The name has chosen the worker that was asked; that one must hold the new cache.
             creation = _creation(document, options, routing_key=cache.name)

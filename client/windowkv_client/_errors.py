@@ -8,7 +8,6 @@
     ├── Unauthenticated         the token is missing or wrong
     ├── CacheNotFound           unknown, foreign and deleted names are answered alike
     │   └── CacheExpired
-    ├── AliasTaken
     ├── ModelMismatch           the request names another model than the one served
     ├── UnsupportedModel
     ├── ResourceExhausted       no room now; try again after .retry_after_s
@@ -19,7 +18,6 @@
     │   └── Draining            the worker is going away
     ├── RequestCancelled
     ├── DeadlineExceeded
-    ├── EntryCorrupt            stored bytes are wrong and cannot be made again
     └── InternalError           a fault of the service; .request_id finds it in its log
 
 Every exception carries .reason (stable, the wire's ErrorReason), .status (the gRPC code's name), .message, .field,
@@ -127,11 +125,6 @@ class CacheExpired(CacheNotFound):
     reason = "CACHE_EXPIRED"
 
 
-class AliasTaken(WindowKVError):
-    reason = "ALIAS_TAKEN"
-    status = "ALREADY_EXISTS"
-
-
 class ModelMismatch(WindowKVError):
     reason = "MODEL_MISMATCH"
     status = "FAILED_PRECONDITION"
@@ -174,11 +167,6 @@ class RequestCancelled(WindowKVError):
 class DeadlineExceeded(WindowKVError):
     reason = "DEADLINE_EXCEEDED"
     status = "DEADLINE_EXCEEDED"
-
-
-class EntryCorrupt(WindowKVError):
-    reason = "ENTRY_CORRUPT"
-    status = "DATA_LOSS"
 
 
 class InternalError(WindowKVError):

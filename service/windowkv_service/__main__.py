@@ -32,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UnsupportedModel, OSError, RuntimeError) as error:
         sys.stderr.write(f"windowkv serve: {error}\n")
         return 1
+    except ValueError as error:  # a setting that only its room can judge, such as the URL of Redis
+        sys.stderr.write(f"windowkv serve: {error}\n")
+        return 2
     return 0
 
 

@@ -8,14 +8,12 @@
     ├── Unauthenticated
     ├── CacheNotFound           unknown, foreign and deleted names are answered alike
     │   └── CacheExpired
-    ├── AliasTaken
     ├── ModelMismatch           the request names another model than the one served
     ├── UnsupportedModel        refused at start
     ├── CacheFull · QueueFull   no room now; carries retry_after_s
     ├── TierDown                the bytes are only in a tier that cannot be reached
     ├── Draining                the worker is going away
-    ├── RequestCancelled · DeadlineExceeded
-    └── EntryCorrupt            stored bytes are wrong and cannot be made again
+    └── RequestCancelled · DeadlineExceeded
 
 `reason` is stable and travels as google.rpc.ErrorInfo.reason; `status` is a gRPC status code's name.
 """
@@ -107,11 +105,6 @@ class CacheExpired(CacheNotFound):
     reason = "CACHE_EXPIRED"
 
 
-class AliasTaken(WindowKVError):
-    reason = "ALIAS_TAKEN"
-    status = "ALREADY_EXISTS"
-
-
 class ModelMismatch(WindowKVError):
     reason = "MODEL_MISMATCH"
     status = "FAILED_PRECONDITION"
@@ -150,8 +143,3 @@ class RequestCancelled(WindowKVError):
 class DeadlineExceeded(WindowKVError):
     reason = "DEADLINE_EXCEEDED"
     status = "DEADLINE_EXCEEDED"
-
-
-class EntryCorrupt(WindowKVError):
-    reason = "ENTRY_CORRUPT"
-    status = "DATA_LOSS"

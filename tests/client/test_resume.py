@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from windowkv_client import Cache, Client, Draining, EntryCorrupt, RetryPolicy, Unavailable
+from windowkv_client import Cache, Client, Draining, InternalError, RetryPolicy, Unavailable
 from windowkv_client.testing import InProcessServer
 
 ANSWER = " 5678."
@@ -80,8 +80,8 @@ def test_resume_can_be_declined(client: Client, shelved: Cache, server: InProces
 
 
 def test_other_failures_are_not_resumed(client: Client, shelved: Cache, server: InProcessServer) -> None:
-    server.fail_next(EntryCorrupt("lost"), method="Generate", after=2)
-    with client.generate(shelved, QUESTION) as answer, pytest.raises(EntryCorrupt):
+    server.fail_next(InternalError("lost"), method="Generate", after=2)
+    with client.generate(shelved, QUESTION) as answer, pytest.raises(InternalError):
         answer.read()
 
 

@@ -93,26 +93,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ERROR_REASON_CACHE_NOT_FOUND is a name that is unknown, deleted or another tenant's. NOT_FOUND."""
     ERROR_REASON_CACHE_EXPIRED: _ErrorReason.ValueType  # 18
     """ERROR_REASON_CACHE_EXPIRED is a cache of the caller's whose time is over. NOT_FOUND."""
-    ERROR_REASON_ALIAS_TAKEN: _ErrorReason.ValueType  # 19
-    """ERROR_REASON_ALIAS_TAKEN is an alias that another cache holds. ALREADY_EXISTS."""
-    ERROR_REASON_MODEL_MISMATCH: _ErrorReason.ValueType  # 20
+    ERROR_REASON_MODEL_MISMATCH: _ErrorReason.ValueType  # 19
     """ERROR_REASON_MODEL_MISMATCH is a request for another model than the one served. FAILED_PRECONDITION."""
-    ERROR_REASON_UNSUPPORTED_MODEL: _ErrorReason.ValueType  # 21
+    ERROR_REASON_UNSUPPORTED_MODEL: _ErrorReason.ValueType  # 20
     """ERROR_REASON_UNSUPPORTED_MODEL is a model whose architecture the service does not know. FAILED_PRECONDITION."""
-    ERROR_REASON_CACHE_FULL: _ErrorReason.ValueType  # 22
+    ERROR_REASON_CACHE_FULL: _ErrorReason.ValueType  # 21
     """ERROR_REASON_CACHE_FULL is no room for the cache now. RESOURCE_EXHAUSTED with RetryInfo."""
-    ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 23
+    ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 22
     """ERROR_REASON_QUEUE_FULL is no room for the request now. RESOURCE_EXHAUSTED with RetryInfo."""
-    ERROR_REASON_TIER_DOWN: _ErrorReason.ValueType  # 24
+    ERROR_REASON_TIER_DOWN: _ErrorReason.ValueType  # 23
     """ERROR_REASON_TIER_DOWN is a cache whose bytes are only in a tier that cannot be reached. UNAVAILABLE."""
-    ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 25
+    ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 24
     """ERROR_REASON_DRAINING is a worker that is going away; another one may answer. UNAVAILABLE."""
-    ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 26
+    ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 25
     """ERROR_REASON_CANCELLED is a request that was cancelled. CANCELLED."""
-    ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 27
+    ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 26
     """ERROR_REASON_DEADLINE_EXCEEDED is a request whose deadline passed. DEADLINE_EXCEEDED."""
-    ERROR_REASON_ENTRY_CORRUPT: _ErrorReason.ValueType  # 28
-    """ERROR_REASON_ENTRY_CORRUPT is a cache whose stored bytes are wrong and cannot be made again. DATA_LOSS."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the stable name of what went wrong. It travels as google.rpc.ErrorInfo.reason without the prefix
@@ -159,26 +155,22 @@ ERROR_REASON_CACHE_NOT_FOUND: ErrorReason.ValueType  # 17
 """ERROR_REASON_CACHE_NOT_FOUND is a name that is unknown, deleted or another tenant's. NOT_FOUND."""
 ERROR_REASON_CACHE_EXPIRED: ErrorReason.ValueType  # 18
 """ERROR_REASON_CACHE_EXPIRED is a cache of the caller's whose time is over. NOT_FOUND."""
-ERROR_REASON_ALIAS_TAKEN: ErrorReason.ValueType  # 19
-"""ERROR_REASON_ALIAS_TAKEN is an alias that another cache holds. ALREADY_EXISTS."""
-ERROR_REASON_MODEL_MISMATCH: ErrorReason.ValueType  # 20
+ERROR_REASON_MODEL_MISMATCH: ErrorReason.ValueType  # 19
 """ERROR_REASON_MODEL_MISMATCH is a request for another model than the one served. FAILED_PRECONDITION."""
-ERROR_REASON_UNSUPPORTED_MODEL: ErrorReason.ValueType  # 21
+ERROR_REASON_UNSUPPORTED_MODEL: ErrorReason.ValueType  # 20
 """ERROR_REASON_UNSUPPORTED_MODEL is a model whose architecture the service does not know. FAILED_PRECONDITION."""
-ERROR_REASON_CACHE_FULL: ErrorReason.ValueType  # 22
+ERROR_REASON_CACHE_FULL: ErrorReason.ValueType  # 21
 """ERROR_REASON_CACHE_FULL is no room for the cache now. RESOURCE_EXHAUSTED with RetryInfo."""
-ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 23
+ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 22
 """ERROR_REASON_QUEUE_FULL is no room for the request now. RESOURCE_EXHAUSTED with RetryInfo."""
-ERROR_REASON_TIER_DOWN: ErrorReason.ValueType  # 24
+ERROR_REASON_TIER_DOWN: ErrorReason.ValueType  # 23
 """ERROR_REASON_TIER_DOWN is a cache whose bytes are only in a tier that cannot be reached. UNAVAILABLE."""
-ERROR_REASON_DRAINING: ErrorReason.ValueType  # 25
+ERROR_REASON_DRAINING: ErrorReason.ValueType  # 24
 """ERROR_REASON_DRAINING is a worker that is going away; another one may answer. UNAVAILABLE."""
-ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 26
+ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 25
 """ERROR_REASON_CANCELLED is a request that was cancelled. CANCELLED."""
-ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 27
+ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 26
 """ERROR_REASON_DEADLINE_EXCEEDED is a request whose deadline passed. DEADLINE_EXCEEDED."""
-ERROR_REASON_ENTRY_CORRUPT: ErrorReason.ValueType  # 28
-"""ERROR_REASON_ENTRY_CORRUPT is a cache whose stored bytes are wrong and cannot be made again. DATA_LOSS."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
