@@ -1,0 +1,104 @@
+"""Faults of our own: they end as little as possible, are seen from outside, and leave nothing held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from asking import answer, asking, metric, random_tokens
+from eventually import eventually
+from held_worker import held
+from running_service import RunningService, running
+from tiny_models import save_tiny_model
+
+from windowkv_client import Client, Draining, InternalError, RetryPolicy
+from windowkv_service.engine.text import AnswerText
+
+QUESTION = random_tokens(2, 9)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("model"), "llama")
+
+
+@pytest.fixture
+def worker(model: Path) -> Iterator[RunningService]:
+    with running(model=str(model), window_size=8, device_tier_bytes=1 << 21) as service:
+        yield service
+
+
+def break_at(worker: RunningService, method: str, call: int) -> None:
+    """The runner's method raises at its call-th call, once."""
+    runner = worker.resources.runner
+    original, calls = getattr(runner, method), iter(range(1, 1 << 30))
+
+    def broken(*arguments: object) -> object:
+        if next(calls) == call:
+            raise RuntimeError("the device fell over")
+        return original(*arguments)
+
+    setattr(runner, method, broken)
+
+
+def test_a_step_that_breaks_ends_its_batch_and_nothing_else(worker: RunningService) -> None:
+    break_at(worker, "logits", 60)
+    with asking(worker) as client, ThreadPoolExecutor(3) as pool:
+        with held(worker) as hold:
+            answering = [pool.submit(answer, client, random_tokens(n, 5), max_tokens=200) for n in range(3)]
+            hold.wait_for_calls(3)
+        for future in answering:
+            with pytest.raises(InternalError) as failure:
+                future.result()
+            assert "fell over" not in failure.value.message, "what broke is for the log"
+        assert metric(worker, "windowkv_step_faults_total") == 1
+        assert len(answer(client, QUESTION).token_ids) == 14
+
+
+def test_a_prefill_that_breaks_can_be_asked_for_again(worker: RunningService) -> None:
+    break_at(worker, "prefill", 1)
+    with asking(worker) as client:
+        with pytest.raises(InternalError):
+            client.caches.create(token_ids=random_tokens(3, 60))
+        created = client.caches.create(token_ids=random_tokens(3, 60)).creation
+        assert created is not None
+        assert not created.is_hit
+
+
+def test_an_answer_that_breaks_alone_ends_alone(
+    worker: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = AnswerText.push
+
+    def push(self: AnswerText, token_id: int, *, may_stop: bool = True) -> str:
+        if "break" in self._stops:
+            raise ValueError("this text cannot be made")
+        return original(self, token_id, may_stop=may_stop)
+
+    monkeypatch.setattr(AnswerText, "push", push)
+    with asking(worker) as client, ThreadPoolExecutor(2) as pool:
+        with held(worker) as hold:
+            well = pool.submit(answer, client, QUESTION, max_tokens=40)
+            broken = pool.submit(answer, client, QUESTION, max_tokens=40, stop=["break"])
+            hold.wait_for_calls(2)
+        with pytest.raises(InternalError):
+            broken.result()
+        assert len(well.result().token_ids) == 40
+
+
+def test_a_worker_whose_thread_has_ended_says_so_instead_of_hanging(worker: RunningService) -> None:
+    def break_down() -> None:
+        raise RuntimeError("the books are wrong")
+
+    with Client(worker.target, retry=RetryPolicy(max_attempts=1)) as client:
+        with ThreadPoolExecutor(1) as pool:
+            with held(worker) as hold:
+                answering = pool.submit(answer, client, QUESTION, max_tokens=400)
+                hold.wait_for_calls(1)
+                worker.service.engine._inbox.put(break_down)
+            assert answering.exception(timeout=20) is not None
+        assert eventually(lambda: not client.health().is_serving)
+        with pytest.raises(Draining):
+            answer(client, QUESTION)
