@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import Answered, answer, asking, metric, prefilled_tokens, random_tokens
+from asking import Answered, answer, asking, create_in_redis, metric, prefilled_tokens, random_tokens
 from redis_server import RedisServer
 from redis_server import running as running_redis
 from reference_generation import plain_generate
@@ -135,7 +135,7 @@ DAMAGES: dict[str, Callable[[RedisServer, bytes], None]] = {
 
 def create_and_ask(client: Client, **compression: Any) -> tuple[str, list[int]]:
     """A cache that Redis has acknowledged, and what it answers while all is well."""
-    cache = client.caches.create(token_ids=DOCUMENT, durability="redis", **compression)
+    cache = create_in_redis(client, token_ids=DOCUMENT, **compression)
     return cache.name, answer(client, QUESTION, cache).token_ids
 
 
@@ -254,7 +254,7 @@ def test_swapped_manifests_are_both_not_found(
     client: Client, worker: RunningService, redis: RedisServer
 ) -> None:
     name, _ = create_and_ask(client, kept_ratio=0.4)
-    other = client.caches.create(token_ids=OTHER_DOCUMENT, durability="redis").name
+    other = create_in_redis(client, token_ids=OTHER_DOCUMENT).name
     redis.swap(*(key(entry_of(worker, each).manifest_address) for each in (name, other)))
     worker.ask(forget_everything)
     for each in (name, other):
@@ -323,7 +323,7 @@ def test_an_emptied_redis_is_a_cache_not_found_and_a_fresh_one_when_created_agai
     worker.ask(forget_everything)
     with pytest.raises(CacheNotFound):
         answer(client, QUESTION, name)
-    again = client.caches.create(token_ids=DOCUMENT, kept_ratio=0.4, durability="redis")
+    again = create_in_redis(client, token_ids=DOCUMENT, kept_ratio=0.4)
     assert answer(client, QUESTION, again).token_ids == expected
     check_mended(client, worker, name, expected)
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from asking import answer, asking, prefilled_tokens, random_tokens
+from asking import answer, asking, create_in_redis, prefilled_tokens, random_tokens
 from eventually import eventually
 from redis_server import RedisServer
 from redis_server import running as running_redis
@@ -87,7 +87,7 @@ def test_a_second_signal_ends_it_at_once_and_redis_keeps_what_it_acknowledged(
 ) -> None:
     with running_redis() as redis:
         with start(drain_s=60, redis_url=redis.url) as worker, hasty(worker) as client:
-            cache = client.caches.create(token_ids=random_tokens(3, 300), kept_ratio=0.3, durability="redis")
+            cache = create_in_redis(client, token_ids=random_tokens(3, 300), kept_ratio=0.3)
             stream = begin(client)
             worker.signal(signal.SIGTERM)
             assert eventually(lambda: not client.health().is_serving)

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
-from asking import answer, asking, check_books, metric, random_tokens
+from asking import answer, asking, check_books, create_in_redis, metric, random_tokens
 from eventually import eventually
 from held_worker import held, holding_at
 from redis_server import RedisServer
@@ -56,7 +56,7 @@ def worker(model: Path, redis: RedisServer) -> Iterator[RunningService]:
 def cache(worker: RunningService) -> str:
     """Of a compressed document, its question's windows in host memory and Redis."""
     with asking(worker) as client:
-        return client.caches.create(token_ids=DOCUMENT, kept_ratio=0.4, durability="redis").name
+        return create_in_redis(client, token_ids=DOCUMENT, kept_ratio=0.4).name
 
 
 @pytest.fixture

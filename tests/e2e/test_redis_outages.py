@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import answer, asking, frame_keys, metric, prefilled_tokens, random_tokens
+from asking import answer, asking, create_in_redis, frame_keys, metric, prefilled_tokens, random_tokens
 from eventually import eventually
 from redis_server import RedisServer
 from reference_generation import plain_generate
@@ -57,9 +57,10 @@ def impatient(worker: RunningService) -> Client:
 
 
 def create(client: Client, **options: Any) -> str:
-    return client.caches.create(
-        token_ids=DOCUMENT, **{"kept_ratio": 1.0, "timeout": PATIENT_S, **options}
-    ).name
+    options = {"token_ids": DOCUMENT, "kept_ratio": 1.0, "timeout": PATIENT_S, **options}
+    if options.pop("durability", "device") == "redis":
+        return create_in_redis(client, **options).name
+    return client.caches.create(**options).name
 
 
 def redis_health(client: Client) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import answer, asking, frame_keys, prefilled_tokens, random_tokens
+from asking import answer, asking, create_in_redis, frame_keys, prefilled_tokens, random_tokens
 from eventually import eventually
 from redis_server import RedisServer
 from redis_server import running as running_redis
@@ -116,8 +116,8 @@ def test_documents_that_do_not_fit_together_take_turns_on_the_device(
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_restarted_worker_answers_from_redis_as_if_nothing_had_happened(start: START, kind: str) -> None:
     with start() as worker, asking(worker) as client:
-        cache = client.caches.create(
-            token_ids=DOCUMENT, alias="the-contract", labels={"of": "us"}, durability="redis", **KINDS[kind]
+        cache = create_in_redis(
+            client, token_ids=DOCUMENT, alias="the-contract", labels={"of": "us"}, **KINDS[kind]
         )
         assert cache.durability == "redis"
         before = answer(client, QUESTION, cache)
@@ -138,15 +138,15 @@ def test_a_restarted_worker_answers_from_redis_as_if_nothing_had_happened(start:
 
 def test_the_alias_alone_finds_the_cache_after_a_restart(start: START) -> None:
     with start() as worker, asking(worker) as client:
-        cache = client.caches.create(token_ids=DOCUMENT, alias="latest", durability="redis")
+        cache = create_in_redis(client, token_ids=DOCUMENT, alias="latest")
     with start() as worker, asking(worker) as client:
         assert client.caches.get("aliases/latest").name == cache.name
 
 
 def test_a_repointed_alias_stays_repointed_after_a_restart(start: START) -> None:
     with start() as worker, asking(worker) as client:
-        older = client.caches.create(token_ids=random_tokens(3, 40), alias="latest", durability="redis")
-        newer = client.caches.create(token_ids=random_tokens(4, 40), alias="latest", durability="redis")
+        older = create_in_redis(client, token_ids=random_tokens(3, 40), alias="latest")
+        newer = create_in_redis(client, token_ids=random_tokens(4, 40), alias="latest")
     for asked_first in (older, newer):
         with start() as worker, asking(worker) as client:
             client.caches.get(asked_first)
@@ -156,7 +156,7 @@ def test_a_repointed_alias_stays_repointed_after_a_restart(start: START) -> None
 
 def test_creating_it_again_on_the_new_worker_is_a_hit(start: START) -> None:
     with start() as worker, asking(worker) as client:
-        first = client.caches.create(token_ids=DOCUMENT, durability="redis")
+        first = create_in_redis(client, token_ids=DOCUMENT)
     with start() as worker, asking(worker) as client:
         second = client.caches.create(token_ids=DOCUMENT)
         assert second.name == first.name
@@ -167,7 +167,7 @@ def test_creating_it_again_on_the_new_worker_is_a_hit(start: START) -> None:
 
 def test_a_longer_prompt_builds_on_a_prefix_that_only_redis_holds(start: START, model: Path) -> None:
     with start() as worker, asking(worker) as client:
-        client.caches.create(token_ids=DOCUMENT, durability="redis")
+        create_in_redis(client, token_ids=DOCUMENT)
     longer = DOCUMENT[:131] + random_tokens(5, 60)
     with start() as worker, asking(worker) as client:
         said = answer(client, longer)
@@ -182,7 +182,7 @@ def test_a_longer_prompt_builds_on_a_prefix_that_only_redis_holds(start: START, 
 
 def test_what_one_worker_cached_another_answers(start: START, model: Path) -> None:
     with start() as one, start() as other, asking(one) as client, asking(other) as neighbour:
-        cache = client.caches.create(token_ids=DOCUMENT, kept_ratio=1.0, durability="redis")
+        cache = create_in_redis(client, token_ids=DOCUMENT, kept_ratio=1.0)
         said = answer(neighbour, QUESTION, cache.name)
         assert said.token_ids == plain_generate(model, DOCUMENT + QUESTION, 14)
         assert prefilled_tokens(other) == 0
@@ -190,7 +190,7 @@ def test_what_one_worker_cached_another_answers(start: START, model: Path) -> No
 
 def test_another_secret_shares_nothing_and_finds_nothing(start: START) -> None:
     with start() as worker, asking(worker) as client:
-        cache = client.caches.create(token_ids=DOCUMENT, durability="redis")
+        cache = create_in_redis(client, token_ids=DOCUMENT)
     with start(secret="another") as worker, asking(worker) as client:
         with pytest.raises(CacheNotFound):
             client.caches.get(cache)
@@ -205,7 +205,7 @@ def test_windows_chosen_by_the_question_are_the_positions_that_are_seen(start: S
     """Before a restart and after it, with the chosen blocks fetched from below."""
     positions = []
     with start() as worker, asking(worker) as client:
-        cache = client.caches.create(token_ids=DOCUMENT, kept_ratio=0.4, durability="redis")
+        cache = create_in_redis(client, token_ids=DOCUMENT, kept_ratio=0.4)
         positions.append(check_against_masked_forward(worker, client, cache.name, model))
         published = worker.ask(lambda resources: resources.store.get("default", cache.name).windows)
     with start() as worker, asking(worker) as client:
@@ -249,7 +249,7 @@ def test_every_window_on_request_is_the_uncompressed_answer(start: START, model:
 
 def test_a_deleted_cache_leaves_nothing_in_any_tier(start: START, redis: RedisServer) -> None:
     with start() as worker, asking(worker) as client:
-        cache = client.caches.create(token_ids=DOCUMENT, alias="gone", durability="redis")
+        cache = create_in_redis(client, token_ids=DOCUMENT, alias="gone")
         assert frame_keys(redis)
         receipt = client.caches.delete(cache)
         assert set(receipt.confirmed) == {"device", "host", "redis"}
@@ -263,7 +263,7 @@ def test_a_deleted_cache_leaves_nothing_in_any_tier(start: START, redis: RedisSe
 
 def test_deleting_after_a_restart_reaches_redis(start: START, redis: RedisServer) -> None:
     with start() as worker, asking(worker) as client:
-        cache = client.caches.create(token_ids=DOCUMENT, durability="redis")
+        cache = create_in_redis(client, token_ids=DOCUMENT)
     with start() as worker, asking(worker) as client:
         assert "redis" in client.caches.delete(cache).confirmed
         assert frame_keys(redis) == []
@@ -274,8 +274,8 @@ def test_blocks_that_another_cache_shares_survive_a_deletion(
 ) -> None:
     shorter = DOCUMENT[:120]
     with start() as worker, asking(worker) as client:
-        gone = client.caches.create(token_ids=shorter, kept_ratio=1.0, durability="redis")
-        kept = client.caches.create(token_ids=DOCUMENT, kept_ratio=1.0, durability="redis")
+        gone = create_in_redis(client, token_ids=shorter, kept_ratio=1.0)
+        kept = create_in_redis(client, token_ids=DOCUMENT, kept_ratio=1.0)
         client.caches.delete(gone)
         expected = plain_generate(model, DOCUMENT + QUESTION, 14)
         assert answer(client, QUESTION, kept).token_ids == expected
@@ -286,7 +286,7 @@ def test_blocks_that_another_cache_shares_survive_a_deletion(
 
 def test_an_expired_cache_leaves_every_tier_by_itself(start: START, redis: RedisServer) -> None:
     with start() as worker, asking(worker) as client:
-        cache = client.caches.create(token_ids=DOCUMENT, ttl=2.0, durability="redis")
+        cache = create_in_redis(client, token_ids=DOCUMENT, ttl=2.0)
         assert (cache.durability, cache.stored_bytes > 0) == ("redis", True)
         assert eventually(lambda: not redis.all_keys())
         assert eventually(lambda: worker.resources.tiers[0].status().used_bytes == 0)
@@ -301,7 +301,7 @@ def used_blocks(resources: Any) -> int:
 
 def test_what_a_restarted_worker_fetched_lives_no_longer_than_its_cache(start: START) -> None:
     with start() as worker, asking(worker) as client:
-        cache = client.caches.create(token_ids=DOCUMENT, ttl=60.0, durability="redis")
+        cache = create_in_redis(client, token_ids=DOCUMENT, ttl=60.0)
     with start() as worker, asking(worker) as client:
         answer(client, QUESTION, cache)
         host = worker.resources.tiers[0]
@@ -313,7 +313,7 @@ def test_what_a_restarted_worker_fetched_lives_no_longer_than_its_cache(start: S
 
 def test_a_shortened_life_ends_everywhere_when_it_says(start: START, redis: RedisServer) -> None:
     with start() as worker, asking(worker) as client:
-        cache = client.caches.create(token_ids=DOCUMENT, ttl="1h", durability="redis")
+        cache = create_in_redis(client, token_ids=DOCUMENT, ttl="1h")
         client.caches.update(cache, ttl=0.5)
         assert eventually(lambda: not frame_keys(redis))
         assert eventually(lambda: worker.resources.tiers[0].status().used_bytes == 0)
@@ -321,9 +321,10 @@ def test_a_shortened_life_ends_everywhere_when_it_says(start: START, redis: Redi
             client.caches.get(cache)
 
 
-def test_a_prolonged_life_outlasts_a_restart(start: START) -> None:
+def test_a_prolonged_life_outlasts_a_restart(start: START, redis: RedisServer) -> None:
     with start() as worker, asking(worker) as client:
-        cache = client.caches.create(token_ids=DOCUMENT, ttl=3.0, durability="redis")
+        cache = create_in_redis(client, token_ids=DOCUMENT, ttl=60.0)
         prolonged = client.caches.update(cache, ttl="1h")
+    assert min(redis.client.pttl(key) for key in redis.all_keys()) > 3_000_000
     with start() as worker, asking(worker) as client:
         assert client.caches.get(cache).expire_time == prolonged.expire_time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from eventually import eventually
 from redis_server import RedisServer
 from running_service import RunningService
 
-from windowkv_client import Client, Usage
+from windowkv_client import Cache, Client, TierDown, Usage
 from windowkv_service.cache.tiers.redis.tier import KEY_PREFIX
 from windowkv_service.engine.resources import Resources
 
@@ -40,6 +40,14 @@ def answer(client: Client, token_ids: Sequence[int], cache: Any = None, **option
             pass
     assert stream.usage is not None
     return Answered(list(stream.token_ids), stream.text, stream.finish_reason, stream.usage)
+
+
+def create_in_redis(client: Client, **options: Any) -> Cache:
+    """A cache that Redis has acknowledged; on a busy machine that may take more than one attempt."""
+    for _ in range(5):
+        with suppress(TierDown):
+            return client.caches.create(**options, durability="redis")
+    return client.caches.create(**options, durability="redis")
 
 
 def metric(service: RunningService, name: str, **labels: str) -> float:
