@@ -6,6 +6,7 @@ import pytest
 from observed_prompts import make_layout
 
 from windowkv_service.errors import UnsupportedModel
+from windowkv_service.model.loader import BUILTIN_DIRECTORY
 from windowkv_service.selection import (
     PROFILE_NAME,
     Leader,
@@ -81,3 +82,10 @@ def test_the_shape_in_the_docstring_is_accepted(tmp_path):
     (tmp_path / PROFILE_NAME).write_text(json.dumps(RECORD))
     profile = load_profile(tmp_path, make_layout(4, group_size=2))
     assert profile == QuestionProfile((Leader(1, (0, 1)),), 4, 16, None, True, 1)
+
+
+@pytest.mark.parametrize("group_size", [1, 2, 4])
+def test_the_built_in_model_carries_a_profile_however_its_layers_are_grouped(group_size):
+    assert (BUILTIN_DIRECTORY / PROFILE_NAME).is_file()
+    profile = load_profile(BUILTIN_DIRECTORY, make_layout(4, group_size=group_size))
+    assert profile.layers == (1,)  # the layer that finds; benchmarks/results/leaders_builtin.md
