@@ -120,13 +120,13 @@ def test_a_death_in_idleness_is_noticed(connect: Connect, mortal: RedisServer) -
 
 def test_frozen_and_thawed(connect: Connect, mortal: RedisServer) -> None:
     tier = connect(mortal.url, load_budget_s=0.1, write_budget_s=0.1, connect_timeout_s=0.1)
-    assert works(tier)
+    assert eventually(lambda: works(tier))
     mortal.freeze()
     assert answers_that_it_is_down(tier)  # it ends, though the server never answers
     assert eventually(lambda: is_down(tier))
     mortal.resume()
     assert eventually(lambda: tier.is_up)
-    assert get(tier, 1) == [block(1)]
+    assert eventually(lambda: get(tier, 1) == [block(1)])
 
 
 def test_frozen_in_the_middle_of_many_values(connect: Connect, mortal: RedisServer) -> None:

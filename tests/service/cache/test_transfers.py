@@ -63,7 +63,7 @@ class GatedRedis(RedisTier):
     def __init__(self, url: str) -> None:
         self.gate, self.reached = threading.Event(), threading.Event()
         self.gate.set()
-        super().__init__(url, load_budget_s=1.0, write_budget_s=0.3, connect_timeout_s=0.2)
+        super().__init__(url, load_budget_s=2.0, write_budget_s=1.0, connect_timeout_s=0.5)
 
 
 class Worker:
@@ -385,7 +385,8 @@ def test_a_manifest_is_not_written_over_missing_frames(start: Start, mortal: Red
     assert mortal.all_keys() == []
 
 
-def test_a_manifest_is_not_written_when_a_frame_was_refused(worker: Worker, server: RedisServer) -> None:
+def test_a_manifest_is_not_written_when_a_frame_was_refused(start: Start, server: RedisServer) -> None:
+    worker = start(server, max_pending_bytes=2 * MAX_FRAME_BYTES)
     refused = Frame.of(FrameKind.BLOCK, address(7), bytes(MAX_FRAME_BYTES))
     assert worker.spill([*FRAMES, refused]) == frozenset()
     assert worker.manifest() == ABSENT
