@@ -108,6 +108,17 @@ def test_a_worker_serves_without_the_redis_it_was_given(start: START, expected: 
         assert answer(client, QUESTION, create(client)).token_ids == expected
 
 
+def test_what_never_arrived_in_redis_is_not_said_to_be_there(start: START, redis: RedisServer) -> None:
+    with start() as worker, asking(worker) as client:
+        name = create(client, durability="host")
+        redis.start()
+        assert eventually(lambda: is_up(client))
+        client.caches.update(name, display_name="renamed")
+    with start() as other, asking(other) as client, pytest.raises(CacheNotFound):
+        client.caches.get(name)
+
+
+
 def test_redis_that_comes_later_is_found_and_used(
     start: START, redis: RedisServer, expected: list[int]
 ) -> None:

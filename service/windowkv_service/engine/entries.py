@@ -206,9 +206,10 @@ def update(resources: Resources, request: UpdateRequest) -> Walk[CacheInfo]:
 
 
 def spread(resources: Resources, entry: Entry) -> None:
-    """Let the tiers below know the entry's new facts, and let its blocks live as long as it does."""
+    """Let the tiers below know the entry's new facts, and let its blocks live as long as it does. Where its bytes never
+    arrived in Redis, no manifest may say that they did."""
     resources.transfers.submit_extend(entry.addresses, seconds_left(resources, entry))
-    _submit(resources, entry, [], requires=())
+    _submit(resources, entry, [], requires=() if entry.on_redis else entry.addresses)
 
 
 def take_alias_below(resources: Resources, previous: Entry | None, entry: Entry) -> None:
