@@ -52,6 +52,7 @@ def score_windows(
     softcap: c·tanh(x/c) on the logits, for models that have it.
     Windows are cut from token 0 over all n tokens. Review tokens are those before n-α: a score counts only
     the window's review tokens and divides by their real number; without one it is -inf. mass counts all n.
+    A GPU takes windows of up to 256 tokens.
     """
     num_observed = queries.shape[1] if num_observed is None else num_observed
     checks.score_windows(queries, keys, num_observed, window_size, top_p)

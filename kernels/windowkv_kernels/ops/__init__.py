@@ -7,6 +7,18 @@ underscore hold what several operations share.
 from windowkv_kernels.ops.append_kv import append_kv
 from windowkv_kernels.ops.decode_attention import decode_attention
 from windowkv_kernels.ops.gather_windows import gather_windows
+from windowkv_kernels.ops.quantize_keys import dequantize_keys, quantize_keys
 from windowkv_kernels.ops.scatter_windows import scatter_windows
+from windowkv_kernels.ops.score_leader_keys import score_leader_keys
+from windowkv_kernels.ops.score_windows import score_windows
 
-__all__ = ["append_kv", "decode_attention", "gather_windows", "scatter_windows"]
+__all__ = [
+    "append_kv",
+    "decode_attention",
+    "dequantize_keys",
+    "gather_windows",
+    "quantize_keys",
+    "scatter_windows",
+    "score_leader_keys",
+    "score_windows",
+]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from windowkv_kernels.ops._grids import count_splits
 from windowkv_kernels.ops._launch import Launch, pad_to_power_of_two
 from windowkv_kernels.ops._merge_splits import Partials
 from windowkv_kernels.ops._parts import Part, Tile, tile_for
 
 MAX_ROWS = 64  # of one program; more rows read the keys again, from L2
 MIN_TOKENS_PER_SPLIT = 256
-GOOD_ENOUGH = 0.9  # of the best filling of the last wave, for fewer pieces to merge
 
 
 @dataclass(frozen=True)
@@ -50,21 +49,10 @@ def cut(queries: Tensor, blocks: Tensor, num_tables: int, num_slots: int, part: 
     num_tiles = triton.cdiv(num_slots, tile["BLOCK_N"])
     most = max(1, min(num_tiles, num_slots // MIN_TOKENS_PER_SPLIT))
     resident = part.num_multiprocessors * tile["RESIDENT"]
-    wanted = _count_splits(num_kv_heads * num_tables * num_row_tiles, most, resident)
+    wanted = count_splits(num_kv_heads * num_tables * num_row_tiles, most, resident)
     tiles_per_split = triton.cdiv(num_tiles, wanted)
     num_splits = triton.cdiv(num_tiles, tiles_per_split)
     return Cut(tile, block_m, num_row_tiles, num_splits, tiles_per_split * tile["BLOCK_N"])
-
-
-def _count_splits(programs_per_split: int, most: int, resident: int) -> int:
-    """The fewest pieces at which whole waves of resident programs are nearly as full as they can be."""
-
-    def filling(num_splits: int) -> float:
-        waves = num_splits * programs_per_split / resident
-        return waves / ceil(waves)
-
-    best = max(filling(num_splits) for num_splits in range(1, most + 1))
-    return next(count for count in range(1, most + 1) if filling(count) >= GOOD_ENOUGH * best)
 
 
 def plan_attend(

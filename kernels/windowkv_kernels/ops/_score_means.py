@@ -1,0 +1,52 @@
+"""Windows' means from the log-sum-exps that one pass over the keys has left: score and mass without another."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from windowkv_kernels.ops._score_sums import load_lse
+
+
+@triton.jit(do_not_specialize=["num_splits", "num_windows", "num_rows", "num_heads", "num_review"])
+def average_windows(
+    lse,  # [H · α, num_splits]
+    num_splits,
+    window_lse,  # [num_windows + 1, H · α]
+    score,  # [num_windows]
+    mass,
+    num_windows,
+    num_rows,  # H · α
+    num_heads,
+    num_review,
+    IS_CAUSAL: tl.constexpr,
+    WINDOW: tl.constexpr,
+    BLOCK_W: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    SPLITS_PAD: tl.constexpr,
+):
+    """mass_w = Σ_rows 2^(window_lse_w - lse) / rows; score_w likewise over review tokens / (their number · heads)."""
+    windows = tl.program_id(0) * BLOCK_W + tl.arange(0, BLOCK_W)
+    sums = tl.zeros([BLOCK_W], tl.float32)
+    review = 0.0
+    for first in range(0, num_rows, BLOCK_R):
+        rows = first + tl.arange(0, BLOCK_R)
+        is_row = rows < num_rows
+        row_lse = load_lse(lse, rows, is_row, num_splits, SPLITS_PAD)
+        is_there = (windows < num_windows)[:, None] & is_row[None, :]
+        source = window_lse + windows[:, None] * num_rows + rows[None, :]
+        pieces = tl.load(source, mask=is_there, other=float("-inf"))
+        sums += tl.sum(tl.exp2(pieces - row_lse[None, :]), 1)
+        if (
+            IS_CAUSAL
+        ):  # of the window that review tokens share with observers, only their part counts for the score
+            pieces = tl.load(window_lse + num_windows * num_rows + rows, mask=is_row, other=float("-inf"))
+            review += tl.sum(tl.exp2(pieces - row_lse), 0)
+    num_counted = tl.minimum(num_review - windows * WINDOW, WINDOW)
+    counted = sums
+    if IS_CAUSAL:
+        counted = tl.where(num_counted == WINDOW, sums, review)
+    mean = counted / (tl.maximum(num_counted, 1) * num_heads).to(tl.float32)
+    is_window = windows < num_windows
+    tl.store(score + windows, tl.where(num_counted > 0, mean, float("-inf")), mask=is_window)
+    tl.store(mass + windows, sums / num_rows, mask=is_window)
