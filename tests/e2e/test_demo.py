@@ -19,7 +19,7 @@ from windowkv_client.cli._demo._processes import StartFailed, find_redis_server,
 COMMAND = [sys.executable, "-c", "import sys; from windowkv_client.cli import main; sys.exit(main())", "demo"]
 PROMISED = {
     *("questions", "correct", "document_tokens", "kept_ratio", "cold_ttft_s", "warm_ttft_s"),
-    *("restored_from_redis", "restored_correct", "published_correct"),
+    *("restored_from_redis", "restored_correct", "published_correct", "full_correct"),
 }
 
 

@@ -118,7 +118,6 @@ def test_what_never_arrived_in_redis_is_not_said_to_be_there(start: START, redis
         client.caches.get(name)
 
 
-
 def test_redis_that_comes_later_is_found_and_used(
     start: START, redis: RedisServer, expected: list[int]
 ) -> None:

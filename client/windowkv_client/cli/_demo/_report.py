@@ -31,6 +31,7 @@ def summary(first: FirstRun, again: Sequence[Reply] | None) -> dict[str, object]
         "questions": len(first.replies),
         "correct": _num_right(first.replies),
         "published_correct": _num_right(first.published),
+        "full_correct": _num_right(first.full),
         "document_tokens": cache.token_count,
         "kept_ratio": cache.kept_ratio,
         "kept_tokens": cache.kept_token_count,
@@ -69,8 +70,8 @@ def _facts(first: FirstRun, again: Sequence[Reply] | None) -> dict[str, object]:
         "document": f"{cache.token_count} tokens, KV cache {size(cache.full_bytes)}",
         "kept on the device": f"{cache.kept_token_count} tokens, {size(cache.stored_bytes)} "
         f"({cache.stored_ratio:.3f} of the full cache; {cache.kept_ratio} asked for)",
-        "right": f"{_num_right(first.replies)} of {num_asked}; "
-        f"by the choice made at prefill alone: {_num_right(first.published)}",
+        "right": f"{_num_right(first.replies)} of {num_asked}; the full cache: {_num_right(first.full)}; "
+        f"as published, chosen before the question: {_num_right(first.published)}",
         "first token": f"cold {first.cold_s:.2f} s, warm {first.warm_s * 1000:.0f} ms",
     }
     if again is not None:

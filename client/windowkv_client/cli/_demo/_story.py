@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from windowkv_client._client import Client
-from windowkv_client._models import Cache, Durability, Selection, Tier, Usage
+from windowkv_client._models import Cache, Durability, Retention, Selection, Tier, Usage
 from windowkv_client.cli._demo._document import DemoDocument, Question
 from windowkv_client.cli._terminal import OnProgress
 
@@ -30,12 +30,17 @@ class Reply:
 
 @dataclass(frozen=True)
 class FirstRun:
-    """From a document nobody has seen to its last answer. published has the answers of the choice made at prefill."""
+    """From a document nobody has seen to its last answer.
+
+    published: what WindowKV as published answers, which chooses its windows before it knows the question.
+    full: what the uncompressed cache answers.
+    """
 
     cache: Cache
     prefill_s: float
     replies: tuple[Reply, ...]
     published: tuple[Reply, ...]
+    full: tuple[Reply, ...]
 
     @property
     def cold_s(self) -> float:
@@ -75,13 +80,30 @@ def cache_document(
 def first_run(
     client: Client, document: DemoDocument, cache: Cache, prefill_s: float, watcher: Watcher
 ) -> FirstRun:
-    """Ask every question twice: choosing windows by the question, and as published."""
+    """Ask every question three times: choosing windows by the question, as published, and of the full cache."""
     replies = ask_all(client, cache, document, watcher)
-    published = tuple(
-        _ask(client, cache, question, Selection.PUBLISHED, lambda text: None)
-        for question in document.questions
+    published = client.caches.create(
+        document.text,
+        kept_ratio=KEPT_RATIO,
+        method="windowkv-published",
+        retention=Retention.SELECTED,
+        ttl="1h",
     )
-    return FirstRun(client.caches.get(cache), prefill_s, replies, published)
+    return FirstRun(
+        client.caches.get(cache),
+        prefill_s,
+        replies,
+        _ask_quietly(client, published, document, Selection.PUBLISHED),
+        _ask_quietly(client, cache, document, Selection.FULL),
+    )
+
+
+def _ask_quietly(
+    client: Client, cache: Cache, document: DemoDocument, selection: Selection
+) -> tuple[Reply, ...]:
+    return tuple(
+        _ask(client, cache, question, selection, lambda text: None) for question in document.questions
+    )
 
 
 def ask_all(client: Client, cache: Cache, document: DemoDocument, watcher: Watcher) -> tuple[Reply, ...]:
