@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import HealthServicer  # type: ignore[import-not-found]
+from grpc_health.v1.health import HealthServicer
 from grpc_status import rpc_status
 
 from windowkv.v1 import cache_pb2_grpc, generation_pb2_grpc, model_pb2_grpc
