@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windowkv_service.quality.result import Result
-from windowkv_service.quality.suites.niah import DEPTHS, LENGTHS
+from windowkv_service.quality.suites.niah import DEPTHS
 from windowkv_service.quality.table import grids, rows, suite_mean
 
 if TYPE_CHECKING:
@@ -51,14 +51,15 @@ def draw_grids(results: Sequence[Result], path: Path) -> None:
     found = grids(results)
     if not found:
         return
+    lengths = sorted({length for grid in found.values() for length, _ in grid})
     num_rows = ceil(len(found) / GRIDS_PER_ROW)
     figure = Figure(figsize=(3.1 * GRIDS_PER_ROW, 3.0 * num_rows), layout="constrained")
     panels = figure.subplots(num_rows, GRIDS_PER_ROW, squeeze=False).flat
     for panel, (title, grid) in zip(panels, found.items(), strict=False):
-        scores = [[grid.get((length, depth), float("nan")) for length in LENGTHS] for depth in DEPTHS]
+        scores = [[grid.get((length, depth), float("nan")) for length in lengths] for depth in DEPTHS]
         panel.imshow(scores, vmin=0, vmax=100, cmap="RdYlGn", aspect="auto")
         panel.set_title(title.replace(", question", "\nquestion"), fontsize=8)
-        panel.set_xticks(range(len(LENGTHS)), [str(length) for length in LENGTHS], fontsize=7)
+        panel.set_xticks(range(len(lengths)), [f"{length}" for length in lengths], fontsize=7)
         panel.set_yticks(range(len(DEPTHS)), [f"{depth} %" for depth in DEPTHS], fontsize=7)
         _write_scores(panel, scores)
     for panel in list(figure.axes)[len(found) :]:
