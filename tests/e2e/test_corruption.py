@@ -18,7 +18,7 @@ from windowkv_client import CacheNotFound, Client
 from windowkv_service.cache.entry import Entry
 from windowkv_service.cache.frame import HEADER_BYTES, Frame, FrameKind, pack
 from windowkv_service.cache.tiers.host import HostTier
-from windowkv_service.cache.tiers.redis.tier import KEY_PREFIX
+from windowkv_service.cache.tiers.redis.commands import KEY_PREFIX
 from windowkv_service.engine.resources import Resources
 
 DOCUMENT = random_tokens(1, 157)

@@ -14,7 +14,7 @@ from redis_server import RedisServer
 from running_service import RunningService
 
 from windowkv_client import Cache, Client, TierDown, Usage
-from windowkv_service.cache.tiers.redis.tier import KEY_PREFIX
+from windowkv_service.cache.tiers.redis.commands import KEY_PREFIX
 from windowkv_service.engine.resources import Resources
 
 

@@ -65,24 +65,21 @@ class DeviceTier:
         return [self._put(frame, ttl_s) for frame in frames]
 
     def _put(self, frame: Frame, ttl_s: float) -> bool:
-        pool = self.pools.get(frame.shape[0]) if frame.shape else None
-        if pool is None:
+        arena = self.arenas.tensors.get(frame.shape[0]) if frame.shape else None
+        if arena is None or ttl_s <= 0 or frame.kind is not FrameKind.BLOCK:
             return False
+        if frame.shape != tuple(arena.shape[1:]) or frame.dtype != dtype_name(arena.dtype):
+            return False
+        pool = self.pools[frame.shape[0]]
+        if self._find(frame.address) is None:
+            if pool.num_available == 0:
+                return False
+            block_ids = pool.take(1)
+            write_block(arena[block_ids[0]], frame.payload)
+            pool.bind(block_ids[0], frame.address)
+            pool.release(block_ids)
         self._expiry[frame.address] = max(self._expiry.get(frame.address, 0.0), self._clock() + ttl_s)
-        if pool.find(frame.address) is not None:
-            return True
-        if pool.num_available == 0:
-            return False
-        block_id = pool.take(1)[0]
-        try:
-            block = self.arenas.tensors[frame.shape[0]][block_id]
-            is_fit = frame.shape == tuple(block.shape) and frame.dtype == dtype_name(block.dtype)
-            if is_fit:
-                write_block(block, frame.payload)
-                pool.bind(block_id, frame.address)
-            return is_fit
-        finally:
-            pool.release([block_id])
+        return True
 
     def get(self, addresses: Sequence[Address], kind: FrameKind) -> list[Frame | Miss]:
         return [self._get(address, kind) for address in addresses]
