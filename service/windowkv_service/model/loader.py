@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import xxhash
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.utils import logging as transformers_logging
@@ -74,9 +75,7 @@ def load(options: ModelOptions) -> LoadedModel:
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         itemsize=dtype.itemsize,
     )
-    module = (
-        AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, local_files_only=True).to(device).eval()
-    )
+    module = _load_module(directory, dtype).to(device).eval()
     module.set_attn_implementation(ATTENTION_NAME)
     return LoadedModel(
         name=BUILTIN if options.model == BUILTIN else directory.resolve().name,
@@ -99,12 +98,32 @@ def load(options: ModelOptions) -> LoadedModel:
     )
 
 
+def _load_module(directory: Path, dtype: torch.dtype) -> Any:
+    """From safetensors alone: what the digest covers is what is read, and nothing is unpickled. Weights that the files
+    lack would be made up at random."""
+    try:
+        module, report = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UnsupportedModel(f"{directory}: no usable weights: {error}") from error
+    if report["missing_keys"] or report["mismatched_keys"]:
+        named = sorted(map(str, {*report["missing_keys"], *report["mismatched_keys"]}))
+        raise UnsupportedModel(
+            f"{directory}: weights are missing or of another shape: {', '.join(named[:5])}"
+        )
+    return module
+
+
 def _read_config(directory: Path) -> Any:
     if not (directory / "config.json").is_file():
         raise UnsupportedModel(
             f"{directory} holds no config.json: a Hugging Face model directory is expected"
         )
-    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    try:
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UnsupportedModel(f"{directory}: config.json cannot be used: {error}") from error
     if config.model_type not in _PLANS:
         known = ", ".join(sorted(_PLANS))
         raise UnsupportedModel(f"model type {config.model_type!r} is not supported; supported: {known}")
@@ -189,8 +208,10 @@ def _rope_parameters(config: Any) -> list[dict[str, Any]]:
 
 
 def _digest(directory: Path, config: Any, layout: KVLayout, dtype: torch.dtype) -> bytes:
-    """xxh3 for the bulk (the operator's own files, no adversary), SHA-256 over what names it."""
-    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True, default=str).encode())
+    """xxh3 for the bulk (the operator's own files, no adversary), SHA-256 over what names it. Where the model lies is
+    no part of it: all workers of a fleet give it the same digest."""
+    facts = {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     groups = [(group.layers, group.sliding_window) for group in layout.groups]
     digest.update(repr((LAYOUT_VERSION, str(dtype), groups, layout.owners, layout.window_size)).encode())
     for weights in sorted(directory.glob("*.safetensors")):

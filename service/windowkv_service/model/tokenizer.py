@@ -20,7 +20,10 @@ class Tokenizer:
 
     @classmethod
     def load(cls, directory: Path, vocab_size: int) -> Tokenizer:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise UnsupportedModel(f"{directory} has no usable tokenizer: {error}") from error
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise UnsupportedModel(f"{directory} has no fast tokenizer (tokenizer.json)")
         return cls(tokenizer, vocab_size)
