@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from windowkv_service.domain.requests import GenerateRequest
+from windowkv_service.domain.requests import GenerateRequest, QuestionSelection
 from windowkv_service.domain.results import GenerateChunk, Usage
 from windowkv_service.engine.ground import ground_on_cache, ground_on_prompt
 from windowkv_service.engine.question import Question, choose_ground
@@ -18,6 +18,7 @@ from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.sequence import Decoding, Emit, Sequence
 from windowkv_service.engine.task import TURN, Until, Walk
 from windowkv_service.engine.text import AnswerText
+from windowkv_service.errors import BadOption
 from windowkv_service.model.sampler import SamplerState, sample
 
 
@@ -52,6 +53,8 @@ def _check(resources: Resources, request: GenerateRequest) -> None:
     resources.check_tokens(request.token_ids, may_be_empty=request.cache is not None)
     resources.check_length(len(request.token_ids) + 1)
     resources.check_vocabulary(request.sampling.stop_token_ids, field="sampling.stop_token_ids")
+    if request.cache is None and request.selection is QuestionSelection.QUESTION:
+        raise BadOption("without a cache there is nothing to choose from", field="selection.mode")
 
 
 def _answer(

@@ -115,8 +115,10 @@ def choose_ground(resources: Resources, request: GenerateRequest, question: Ques
 
 
 def _mode(request: GenerateRequest, ground: Ground) -> QuestionSelection:
+    if ground.entry is None:
+        return QuestionSelection.PUBLISHED  # a prompt of its own is read whole
     can_choose = ground.index is not None
-    keeps_all = ground.entry is not None and ground.entry.compression.retention is Retention.FULL
+    keeps_all = ground.entry.compression.retention is Retention.FULL
     if request.selection is QuestionSelection.AUTO:
         return QuestionSelection.QUESTION if can_choose else QuestionSelection.PUBLISHED
     if request.selection is QuestionSelection.QUESTION and not can_choose:
