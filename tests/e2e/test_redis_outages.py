@@ -63,6 +63,11 @@ def create(client: Client, **options: Any) -> str:
     return client.caches.create(**options).name
 
 
+def demand(client: Client, **options: Any) -> None:
+    """Create once, and insist on Redis."""
+    client.caches.create(token_ids=DOCUMENT, kept_ratio=1.0, durability="redis", timeout=PATIENT_S, **options)
+
+
 def redis_health(client: Client) -> str:
     worker = client.health().worker
     assert worker is not None
@@ -140,7 +145,7 @@ def test_durability_that_cannot_be_had_is_refused_and_the_cache_stays(
     with start() as worker, asking(worker) as client, impatient(worker) as hasty:
         for _ in range(2):  # new, and again as a hit
             with pytest.raises(TierDown) as refusal:
-                create(hasty, durability="redis", alias="here")
+                demand(hasty, alias="here")
             assert refusal.value.retry_after_s is not None
         assert client.caches.get("aliases/here").durability == "host"
         assert answer(client, QUESTION, "aliases/here").token_ids == expected
@@ -279,6 +284,29 @@ def test_others_go_on_while_one_waits_for_a_stuck_redis(
         assert waiting.result(timeout=PATIENT_S).usage.source_tier == "redis"
 
 
+def test_what_host_memory_has_is_fetched_while_many_wait_for_a_stuck_redis(
+    start: START, redis: RedisServer
+) -> None:
+    redis.start()
+    with start(load_budget_s=20.0) as worker, asking(worker) as client, ThreadPoolExecutor(4) as pool:
+        away = [
+            client.caches.create(token_ids=random_tokens(20 + n, 60), kept_ratio=1.0, durability="redis")
+            for n in range(4)
+        ]
+        worker.ask(forget_all_but_the_books)
+        near = create(client, kept_ratio=0.5, durability="redis")
+        usual = answer(client, QUESTION, near).token_ids
+        redis.freeze()
+        waiting = [pool.submit(answer, client, QUESTION, cache.name) for cache in away]
+        assert eventually(lambda: worker.service.engine.status().num_waiting == 4)
+        said = answer(client, random_tokens(30, 9), near)
+        assert (said.usage.source_tier, said.usage.blocks_fetched > 0) == ("host", True)
+        assert answer(client, QUESTION, near).token_ids == usual
+        assert not any(future.done() for future in waiting)
+        redis.resume()
+        assert all(future.result(timeout=PATIENT_S).usage.source_tier == "redis" for future in waiting)
+
+
 def test_a_worker_starts_while_redis_is_stuck(start: START, redis: RedisServer, expected: list[int]) -> None:
     redis.start()
     redis.freeze()
@@ -332,7 +360,7 @@ def test_with_a_wrong_password_the_worker_serves_without_redis(
         assert is_down(client)
         assert answer(client, QUESTION, create(client)).token_ids == expected
         with impatient(worker) as hasty, pytest.raises(TierDown):
-            create(hasty, durability="redis")
+            demand(hasty)
 
 
 def test_a_password_changed_under_us_is_an_outage_and_its_return_the_end_of_it(

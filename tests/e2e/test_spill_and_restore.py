@@ -19,7 +19,7 @@ from running_service import RunningService, running
 from seen_windows import seen_positions
 from tiny_models import save_tiny_model
 
-from windowkv_client import CacheNotFound, Client
+from windowkv_client import CacheNotFound, Client, RetryPolicy, TierDown
 from windowkv_service.cache.tiers.host import HostTier
 
 WINDOW = 8
@@ -108,6 +108,20 @@ def test_documents_that_do_not_fit_together_take_turns_on_the_device(
         assert prefilled_tokens(narrow) == prefilled
         for cache in caches:
             client.caches.delete(cache)
+
+
+def test_host_memory_too_small_for_a_document_does_not_acknowledge_it(model: Path) -> None:
+    settings = {"window_size": WINDOW, "device_tier_bytes": 1 << 22, "host_tier_bytes": 60_000}
+    with running(model=str(model), **settings) as worker, asking(worker) as client:
+        with Client(worker.target, retry=RetryPolicy(max_attempts=1)) as hasty, pytest.raises(TierDown):
+            hasty.caches.create(token_ids=DOCUMENT, kept_ratio=0.4, durability="host")
+        cache = client.caches.create(token_ids=DOCUMENT, kept_ratio=0.4)
+        assert cache.durability == "device"
+        said = answer(client, QUESTION, cache, selection="full")
+        assert said.token_ids == plain_generate(model, DOCUMENT + QUESTION, 14)
+        assert (said.usage.is_recomputed, said.usage.miss_reason) == (True, "evicted")
+        small = client.caches.create(token_ids=DOCUMENT[:30], kept_ratio=1.0, durability="host")
+        assert small.durability == "host"
 
 
 # Restarting the worker

@@ -3,7 +3,8 @@ waits.
 
 Writes go through two lanes in the order they were submitted, host memory first, then Redis: a drop never
 overtakes the spill before it nor falls behind the one after it. Reads have threads of their own: a fetch
-never queues behind writes. Submit and poll from one thread, the engine's worker.
+never queues behind writes, nor one from host memory behind those that wait for Redis. Submit and poll from
+one thread, the engine's worker.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Transfers:
         self._host_lane = ThreadPoolExecutor(1, "windowkv-host")
         self._redis_lane = ThreadPoolExecutor(1, "windowkv-redis")
         self._readers = ThreadPoolExecutor(num_threads, "windowkv-read")
+        self._redis_readers = ThreadPoolExecutor(num_threads, "windowkv-read-redis")
         self._changed = threading.Condition()  # guards what follows
         self._finished: deque[Job[Any]] = deque()
         self._num_open = 0
@@ -97,16 +99,19 @@ class Transfers:
         for ttl_s. What did not come within budget_s, time in the queue included, is Miss(TIER_DOWN)."""
         nothing: list[Found] = [Miss(MissReason.TIER_DOWN)] * len(addresses)
         deadline = time.monotonic() + budget_s
-        return self._read(
-            JobKind.FETCH,
-            Fetched(nothing, [None] * len(addresses)),
-            lambda: self._reads.fetch(addresses, kind, deadline, ttl_s),
-        )
+        fetch = self._reads.fetch(addresses, kind, deadline, ttl_s)
+        unread = Fetched(nothing, [None] * len(addresses))
+        return self._read(JobKind.FETCH, unread, fetch.from_redis, fetch.above_redis)
 
     def submit_probe(self, windows: Sequence[Sequence[Address]]) -> Job[Probed]:
         """How many leading windows have all their addresses below. A window without addresses counts as
         present."""
-        return self._read(JobKind.PROBE, Probed(), lambda: self._reads.probe(windows))
+        return self._read(
+            JobKind.PROBE,
+            Probed(),
+            lambda: self._reads.probe(windows),
+            lambda: self._reads.probe_above_redis(windows),
+        )
 
     def submit_manifest(self, address: Address) -> Job[Found]:
         """The manifest under an address, from Redis."""
@@ -132,7 +137,7 @@ class Transfers:
 
     def close(self) -> None:
         """Finish the steps that are running, start no others. The tiers are the caller's to close."""
-        for lane in (self._readers, self._host_lane, self._redis_lane):
+        for lane in (self._readers, self._redis_readers, self._host_lane, self._redis_lane):
             lane.shutdown(wait=True, cancel_futures=True)
 
     def _manifest(self, address: Address, nothing: Found) -> Found:
@@ -187,7 +192,14 @@ class Transfers:
         self._host_lane.submit(on_host)
         return job
 
-    def _read(self, kind: JobKind, nothing: R, read: Callable[[], R]) -> Job[R]:
+    def _read(
+        self,
+        kind: JobKind,
+        nothing: R,
+        read: Callable[[], R],
+        read_above_redis: Callable[[], R | None] | None = None,
+    ) -> Job[R]:
+        """read may wait for Redis; read_above_redis comes first and may make it unnecessary."""
         job = self._open(kind, nothing)
         started = time.monotonic()
 
@@ -196,7 +208,19 @@ class Transfers:
             _guard(lambda: answer.append(read()))
             self._close(job, answer[0] if answer else nothing, started)
 
-        self._readers.submit(run)
+        def run_above(first: Callable[[], R | None]) -> None:
+            answer: list[R | None] = []
+            _guard(lambda: answer.append(first()))
+            if answer and answer[0] is not None:
+                self._close(job, answer[0], started)
+            else:
+                with contextlib.suppress(RuntimeError):  # closing down
+                    self._redis_readers.submit(run)
+
+        if read_above_redis is None:
+            self._redis_readers.submit(run)
+        else:
+            self._readers.submit(run_above, read_above_redis)
         return job
 
     def _open(self, kind: JobKind, nothing: R) -> Job[R]:

@@ -65,6 +65,8 @@ class Spill:
 
     def to_host(self) -> None:
         self._put(self._host)
+        if not all(self._host.has([frame.address for frame in self._frames])):
+            self._tiers.discard(self._host.tier)  # larger than the tier: its last frames pushed out its first
 
     def to_redis(self, redis: RedisTier) -> None:
         self._debts.forgive(frame.address for frame in self._frames)
