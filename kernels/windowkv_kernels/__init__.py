@@ -16,19 +16,26 @@ from torch import Tensor
 
 from windowkv_kernels import checks
 from windowkv_kernels.dispatch import twins
-from windowkv_kernels.formats import QuantizedKeys, WindowScores
+from windowkv_kernels.formats import BLOCK_CODECS, BlockCodec, QuantizedBlocks, QuantizedKeys, WindowScores
 
 __all__ = [
+    "BLOCK_CODECS",
+    "BlockCodec",
+    "QuantizedBlocks",
     "QuantizedKeys",
     "WindowScores",
     "append_kv",
     "decode_attention",
+    "dequantize_blocks",
     "dequantize_keys",
     "gather_windows",
+    "quantize_blocks",
     "quantize_keys",
     "scatter_windows",
     "score_leader_keys",
     "score_windows",
+    "select_windows",
+    "shared_prefix_decode",
 ]
 
 
@@ -83,6 +90,20 @@ def score_leader_keys(
     return result
 
 
+def select_windows(
+    scores: Tensor, counts: Sequence[int], *, forced: Sequence[int] = ()
+) -> tuple[Tensor, ...]:
+    """The best windows of each leader, in order of position: int64 [counts[s]] per row of scores, on its device.
+
+    scores: [S, num_windows] fp32, without NaN: a leader's WindowScores.score each; of equals the earlier stays.
+    counts: windows per row under its budget, forced ones included. forced: windows that stay in every row.
+    On a GPU nothing waits for the host.
+    """
+    checks.select_windows(scores, counts, forced)
+    result: tuple[Tensor, ...] = twins(scores.device).select_windows(scores, counts, forced)
+    return result
+
+
 def quantize_keys(keys: Tensor, *, bits: int, group_tokens: int = 256) -> QuantizedKeys:
     """Keys [n, Hkv, D] to 4 or 8 bits per number: per channel, asymmetric, over groups of consecutive tokens.
 
@@ -100,6 +121,31 @@ def dequantize_keys(quantized: QuantizedKeys, *, dtype: torch.dtype = torch.floa
     """The keys [n, Hkv, D] that quantized stands for: low + step · code."""
     result: Tensor = twins(quantized.codes.device).dequantize_keys(quantized, dtype)
     return result
+
+
+def quantize_blocks(blocks: Tensor, block_ids: Tensor, *, codec: BlockCodec) -> QuantizedBlocks:
+    """Blocks block_ids of [N, γ, 2, ω, Hkv, D] to 8 or 4 bits per number: keys per channel over the block's ω tokens,
+    values per token and half of the channels, each group by its own scales (QuantizedBlocks has the layout).
+
+        int8: code = round(x / step),          step = max |x| / 127
+        fp8:  code = e4m3(x / step),           step = max |x| / 448
+        int4: code = round((x - low) / step),  low = min, step = (max - low) / 15
+
+    low is rounded down and step up to bf16 before codes are made, so that the error, apart from fp32 rounding, is
+        int8: at most step / 2,                     step <= (1 + 2^-7) max |x| / 127
+        fp8:  at most max(|x| / 16, step / 2^10),   step <= (1 + 2^-7) max |x| / 448
+        int4: at most step / 2,                     step <= (1 + 2^-7) (max - min + |min| / 2^7) / 15
+    A group with a number that is not finite comes back as NaN.
+    """
+    checks.quantize_blocks(blocks, block_ids, codec)
+    result: QuantizedBlocks = twins(blocks.device).quantize_blocks(blocks, block_ids, codec)
+    return result
+
+
+def dequantize_blocks(quantized: QuantizedBlocks, blocks: Tensor, block_ids: Tensor) -> None:
+    """Write what quantized stands for into blocks block_ids of [N, γ, 2, ω, Hkv, D], in place."""
+    checks.dequantize_blocks(quantized, blocks, block_ids)
+    twins(blocks.device).dequantize_blocks(quantized, blocks, block_ids)
 
 
 def gather_windows(
@@ -175,6 +221,46 @@ def decode_attention(
         queries,
         blocks,
         place,
+        block_table,
+        key_positions,
+        query_positions,
+        scale,
+        sliding_window,
+        softcap,
+        sinks,
+    )
+    return result
+
+
+def shared_prefix_decode(
+    queries: Tensor,
+    blocks: Tensor,
+    place: int,
+    shared_table: Tensor,
+    shared_positions: Tensor,
+    block_table: Tensor,
+    key_positions: Tensor,
+    query_positions: Tensor,
+    *,
+    scale: float,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """decode_attention of sequences whose tables begin alike: the common blocks are read once for the batch.
+
+    As decode_attention with each sequence's table being shared_table followed by its own of block_table. The two
+    parts are computed apart and merged by log-sum-exp.
+    shared_table: [NS] int64; shared_positions: [NS·ω] int64, -1: an empty slot.
+    """
+    checks.shared_prefix(blocks, shared_table, shared_positions)
+    checks.decode_attention(queries, blocks, place, block_table, key_positions, query_positions, sinks)
+    result: Tensor = twins(queries.device).shared_prefix_decode(
+        queries,
+        blocks,
+        place,
+        shared_table,
+        shared_positions,
         block_table,
         key_positions,
         query_positions,

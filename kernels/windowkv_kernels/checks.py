@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from windowkv_kernels.formats import CODE_BITS, QuantizedKeys
+from windowkv_kernels.formats import BLOCK_CODECS, CODE_BITS, QuantizedBlocks, QuantizedKeys
 
 
 def score_windows(
@@ -31,6 +31,21 @@ def score_leader_keys(
     _attention_pair(queries, shape, window_size, top_p)
 
 
+def select_windows(scores: Tensor, counts: Sequence[int], forced: Sequence[int]) -> None:
+    _dims("scores", scores, 2)
+    if scores.dtype != torch.float32:
+        raise ValueError(f"scores must be float32, not {scores.dtype}")
+    num_rows, num_windows = scores.shape
+    _shape("counts", (len(counts),), (num_rows,))
+    _positive("number of windows", num_windows)
+    if any(not 0 <= window < num_windows for window in forced) or len(set(forced)) < len(forced):
+        raise ValueError(
+            f"forced windows must be different ones of 0 … {num_windows - 1}, not {list(forced)}"
+        )
+    if any(not len(forced) <= count <= num_windows for count in counts):
+        raise ValueError(f"counts must be in {len(forced)} (forced) … {num_windows}, not {list(counts)}")
+
+
 def quantize_keys(keys: Tensor, bits: int, group_tokens: int) -> None:
     _dims("keys", keys, 3)
     _floating("keys", keys)
@@ -40,6 +55,23 @@ def quantize_keys(keys: Tensor, bits: int, group_tokens: int) -> None:
         raise ValueError(f"bits must be one of {CODE_BITS}, not {bits}")
     if bits == 4 and keys.shape[2] % 2:
         raise ValueError(f"4 bits need an even head_dim, not {keys.shape[2]}")
+
+
+def quantize_blocks(blocks: Tensor, block_ids: Tensor, codec: str) -> None:
+    _blocks(blocks, 0)
+    _floating("blocks", blocks)
+    _dims("block_ids", block_ids, 1)
+    _integers("block_ids", block_ids)
+    if codec not in BLOCK_CODECS:
+        raise ValueError(f"codec must be one of {BLOCK_CODECS}, not {codec!r}")
+    if blocks.shape[5] % 2:
+        raise ValueError(f"quantized blocks need an even head_dim, not {blocks.shape[5]}")
+
+
+def dequantize_blocks(quantized: QuantizedBlocks, blocks: Tensor, block_ids: Tensor) -> None:
+    quantize_blocks(blocks, block_ids, quantized.codec)
+    _shape("blocks", blocks.shape[1:], quantized.block_shape)
+    _shape("block_ids", block_ids.shape, (quantized.num_blocks,))
 
 
 def move_windows(
@@ -109,6 +141,15 @@ def decode_attention(
     _integers("query_positions", query_positions)
     if sinks is not None:
         _shape("sinks", sinks.shape, (heads,))
+
+
+def shared_prefix(blocks: Tensor, shared_table: Tensor, shared_positions: Tensor) -> None:
+    _dims("blocks", blocks, 6)
+    _dims("shared_table", shared_table, 1)
+    _positive("number of shared blocks", shared_table.shape[0])
+    _shape("shared_positions", shared_positions.shape, (shared_table.shape[0] * blocks.shape[3],))
+    _integers("shared_table", shared_table)
+    _integers("shared_positions", shared_positions)
 
 
 def _attention_pair(queries: Tensor, keys: Sequence[int], window_size: int, top_p: int | None) -> None:

@@ -1,15 +1,18 @@
-"""What operations return and store: window scores, and keys at a few bits per number."""
+"""What operations return and store: window scores, and keys and blocks at a few bits per number."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
-from typing import NamedTuple
+from math import ceil, prod
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 CODE_BITS = (4, 8)
+BlockCodec = Literal["int8", "fp8", "int4"]
+BLOCK_CODECS: tuple[BlockCodec, ...] = ("int8", "fp8", "int4")
+FP8_LARGEST = 448.0  # of e4m3
 
 
 class WindowScores(NamedTuple):
@@ -102,3 +105,73 @@ class QuantizedKeys:
 
 def _flat_bytes(tensor: Tensor) -> bytes:
     return bytes(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+
+
+@dataclass(frozen=True)
+class QuantizedBlocks:
+    """W blocks [γ, 2, ω, Hkv, D] at 8 or 4 bits per number, each in one contiguous piece that stands alone.
+
+    packed: uint8 [W, bytes per block], per block one after the other:
+        codes         [γ, 2, ω, Hkv, D · bits / 8]; at 4 bits byte c holds channel c (low half) and c + D/2 (high half)
+        key scales    bf16 [γ, S, Hkv, D]: per channel, over the block's ω tokens
+        value scales  bf16 [γ, S, ω, Hkv, 2]: per token and half of the channels
+    Of the S scales the last is the step; int4 has low before it, the others stand around zero.
+    """
+
+    packed: Tensor
+    block_shape: tuple[int, int, int, int, int]
+    codec: BlockCodec
+
+    @property
+    def num_blocks(self) -> int:
+        return self.packed.shape[0]
+
+    @property
+    def bits(self) -> int:
+        return 4 if self.codec == "int4" else 8
+
+    @property
+    def num_scales(self) -> int:
+        return 2 if self.codec == "int4" else 1
+
+    @property
+    def codes(self) -> Tensor:
+        """[W, γ, 2, ω, Hkv, D · bits / 8], a view."""
+        *outer, head_dim = self.block_shape
+        shape = (*outer, head_dim * self.bits // 8)
+        return self.packed[:, : prod(shape)].view(-1, *shape)
+
+    @property
+    def key_scales(self) -> Tensor:
+        """bf16 [W, γ, S, Hkv, D], a view."""
+        num_layers, _, _, num_kv_heads, head_dim = self.block_shape
+        begin = self.codes[0].numel() if self.num_blocks else 0
+        shape = (num_layers, self.num_scales, num_kv_heads, head_dim)
+        return self.packed[:, begin : begin + 2 * prod(shape)].view(torch.bfloat16).view(-1, *shape)
+
+    @property
+    def value_scales(self) -> Tensor:
+        """bf16 [W, γ, S, ω, Hkv, 2], a view."""
+        num_layers, _, window_size, num_kv_heads, _ = self.block_shape
+        shape = (num_layers, self.num_scales, window_size, num_kv_heads, 2)
+        return self.packed[:, self.packed.shape[1] - 2 * prod(shape) :].view(torch.bfloat16).view(-1, *shape)
+
+    @classmethod
+    def empty(
+        cls,
+        num_blocks: int,
+        block_shape: tuple[int, int, int, int, int],
+        codec: BlockCodec,
+        device: torch.device,
+    ) -> QuantizedBlocks:
+        size = cls.count_bytes(block_shape, codec)
+        return cls(torch.empty(num_blocks, size, dtype=torch.uint8, device=device), block_shape, codec)
+
+    @staticmethod
+    def count_bytes(block_shape: tuple[int, int, int, int, int], codec: BlockCodec) -> int:
+        """Of one block."""
+        num_layers, _, window_size, num_kv_heads, head_dim = block_shape
+        bits, num_scales = (4, 2) if codec == "int4" else (8, 1)
+        codes = prod(block_shape) * bits // 8
+        scales = num_layers * num_scales * num_kv_heads * (head_dim + 2 * window_size)
+        return codes + 2 * scales

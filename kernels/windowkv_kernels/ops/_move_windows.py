@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from windowkv_kernels.ops._bits import same_bits
 from windowkv_kernels.ops._launch import Launch, pad_to_power_of_two
-from windowkv_kernels.ops._parts import part_of, tile_for
+from windowkv_kernels.ops._numbers import numbers_on
+from windowkv_kernels.ops._parts import Part, tile_for
 
 
 def plan(
@@ -21,6 +21,7 @@ def plan(
     num_tokens: int,
     blocks: Tensor,
     block_ids: Tensor,
+    part: Part,
     *,
     is_gather: bool,
 ) -> Launch:
@@ -28,7 +29,7 @@ def plan(
     token_size = num_kv_heads * head_dim
     if not staging[0, 0].is_contiguous():
         raise ValueError("the tokens of a layer of staging must be contiguous")
-    tile = tile_for("move_windows", part_of(blocks.device))
+    tile = tile_for("move_windows", part)
     piece = min(tile["PIECE"], pad_to_power_of_two(window_size * token_size))
     return Launch(
         _move_windows,
@@ -51,12 +52,6 @@ def plan(
         tile.num_warps,
         tile.num_stages,
     )
-
-
-def numbers_on(device: torch.device, numbers: Sequence[int]) -> Tensor:
-    """A few host numbers on the device, int64, without waiting for it: copied from pinned memory, in stream order."""
-    on_host = torch.tensor(numbers, dtype=torch.int64, pin_memory=device.type == "cuda")
-    return on_host.to(device, non_blocking=True)
 
 
 @triton.jit(do_not_specialize=["num_tokens"])

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from windowkv_kernels.ops import _move_windows
+from windowkv_kernels.ops._move_windows import plan
+from windowkv_kernels.ops._parts import part_of
 
 
 def gather_windows(
@@ -17,4 +18,5 @@ def gather_windows(
     blocks: Tensor,
     block_ids: Tensor,
 ) -> None:
-    _move_windows.plan(staging, layers, windows, num_tokens, blocks, block_ids, is_gather=True).run()
+    part = part_of(blocks.device)
+    plan(staging, layers, windows, num_tokens, blocks, block_ids, part, is_gather=True).run()

@@ -8,13 +8,14 @@ import triton.language as tl
 from torch import Tensor
 
 from windowkv_kernels.formats import QuantizedKeys
+from windowkv_kernels.ops._block_codes import round_to_integer
 from windowkv_kernels.ops._key_tiles import key_arguments, load_key_halves
 from windowkv_kernels.ops._launch import Launch, pad_to_power_of_two
-from windowkv_kernels.ops._parts import part_of, tile_for
+from windowkv_kernels.ops._parts import Part, part_of, tile_for
 
 
 def quantize_keys(keys: Tensor, bits: int, group_tokens: int) -> QuantizedKeys:
-    launch, quantized = plan_quantize(keys, bits, group_tokens)
+    launch, quantized = plan_quantize(keys, bits, group_tokens, part_of(keys.device))
     launch.run()
     if not bool(torch.isfinite(quantized.step).all()):
         raise ValueError("keys must be finite")
@@ -22,18 +23,18 @@ def quantize_keys(keys: Tensor, bits: int, group_tokens: int) -> QuantizedKeys:
 
 
 def dequantize_keys(quantized: QuantizedKeys, dtype: torch.dtype) -> Tensor:
-    launch, keys = plan_dequantize(quantized, dtype)
+    launch, keys = plan_dequantize(quantized, dtype, part_of(quantized.codes.device))
     launch.run()
     return keys
 
 
-def plan_quantize(keys: Tensor, bits: int, group_tokens: int) -> tuple[Launch, QuantizedKeys]:
+def plan_quantize(keys: Tensor, bits: int, group_tokens: int, part: Part) -> tuple[Launch, QuantizedKeys]:
     num_tokens, num_kv_heads, head_dim = keys.shape
     num_groups = triton.cdiv(num_tokens, group_tokens)
     codes = torch.empty(num_tokens, num_kv_heads, head_dim * bits // 8, dtype=torch.uint8, device=keys.device)
     scales = torch.empty(2, num_groups, num_kv_heads, head_dim, dtype=torch.float32, device=keys.device)
     quantized = QuantizedKeys(codes, scales[0], scales[1], bits, group_tokens)
-    tile = tile_for("quantize_keys", part_of(keys.device))
+    tile = tile_for("quantize_keys", part)
     plain = key_arguments(keys)
     del plain["low"], plain["step"], plain["BITS"], plain["GROUP_TOKENS"]
     arguments = {
@@ -50,10 +51,10 @@ def plan_quantize(keys: Tensor, bits: int, group_tokens: int) -> tuple[Launch, Q
     return launch, quantized
 
 
-def plan_dequantize(quantized: QuantizedKeys, dtype: torch.dtype) -> tuple[Launch, Tensor]:
+def plan_dequantize(quantized: QuantizedKeys, dtype: torch.dtype, part: Part) -> tuple[Launch, Tensor]:
     shape = (quantized.num_tokens, quantized.num_kv_heads, quantized.head_dim)
     keys = torch.empty(shape, dtype=dtype, device=quantized.codes.device)
-    tile = tile_for("quantize_keys", part_of(keys.device))
+    tile = tile_for("quantize_keys", part)
     arguments = key_arguments(quantized) | {"restored": keys, "TOKENS": tile["TOKENS"]}
     grid = (quantized.num_kv_heads, triton.cdiv(quantized.num_tokens, tile["TOKENS"]))
     return Launch(_dequantize_keys, grid, arguments, tile.num_warps, tile.num_stages), keys
@@ -106,15 +107,14 @@ def _quantize_keys(
     tl.store(low + scales, lowest, mask=is_channel)
     tl.store(step + scales, width, mask=is_channel)
 
-    divisor = tl.where(width > 0.0, width, 1.0)  # a constant channel: all codes are 0
+    inverse = 1.0 / tl.where(width > 0.0, width, 1.0)  # a constant channel: all codes are 0
     for first in range(begin, end, TOKENS):
         tokens = (first + tl.arange(0, TOKENS)).to(tl.int64)[:, None, None]
         is_token = tokens < end
         numbers = tl.load(source + tokens * key_token_stride, mask=is_token & is_channel, other=0.0).to(
             tl.float32
         )
-        rounded = ((numbers - lowest) / divisor + 0.5).to(tl.int32)
-        rounded = tl.minimum(tl.maximum(rounded, 0), LEVELS)
+        rounded = round_to_integer((numbers - lowest) * inverse) & LEVELS
         if BITS == 4:
             packed = tl.sum(rounded << (which * 4), 1, keep_dims=True)
             rows = (tokens * NUM_KV_HEADS + kv_head) * HALF + half

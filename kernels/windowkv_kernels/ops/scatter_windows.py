@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from windowkv_kernels.ops import _move_windows
+from windowkv_kernels.ops._move_windows import plan
+from windowkv_kernels.ops._parts import part_of
 
 
 def scatter_windows(
@@ -17,4 +18,5 @@ def scatter_windows(
     windows: Tensor,
     num_tokens: int,
 ) -> None:
-    _move_windows.plan(staging, layers, windows, num_tokens, blocks, block_ids, is_gather=False).run()
+    part = part_of(blocks.device)
+    plan(staging, layers, windows, num_tokens, blocks, block_ids, part, is_gather=False).run()

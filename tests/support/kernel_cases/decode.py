@@ -1,4 +1,4 @@
-"""decode_attention on random sequences over one pool of blocks, judged by a softmax in fp64."""
+"""decode_attention and shared_prefix_decode on random sequences over one pool, judged by a softmax in fp64."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from kernel_cases.memory import poisoned
 from torch import Tensor
 
-from windowkv_kernels import decode_attention
+from windowkv_kernels import decode_attention, shared_prefix_decode
 
 # Of an output of size about 1: fp32 rounding of sums of some hundred terms; for the short dtypes one rounding of the
 # weights, one of the output.
@@ -18,7 +18,10 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
 
 @dataclass(frozen=True)
 class DecodeCase:
-    """num_kept: slots of the longest sequence before its new tokens; the others are shorter, one of them empty."""
+    """num_kept: slots of the longest sequence before its new tokens; the others are shorter, down to nothing.
+
+    num_shared: blocks that all tables begin with, through shared_prefix_decode; 0: decode_attention.
+    """
 
     batch: int = 2
     heads: int = 4
@@ -31,6 +34,7 @@ class DecodeCase:
     sliding_window: int | None = None
     softcap: float | None = None
     has_sinks: bool = False
+    num_shared: int = 0
 
     def check(self, device: torch.device) -> None:
         drawn = Sequences.draw(self, device)
@@ -59,9 +63,7 @@ class Sequences:
     def draw(cls, case: DecodeCase, device: torch.device, seed: int = 0) -> Sequences:
         generator = torch.Generator().manual_seed(seed)
         omega, num_layers, place = case.window_size, 3, 1
-        num_blocks = (
-            -(-(case.num_kept + case.length) // omega) + 1
-        )  # the last block of each table stays empty
+        num_blocks = -(-(case.num_kept + case.length) // omega) + 1  # each table's last block stays empty
         num_slots = num_blocks * omega
         pool = case.batch * num_blocks + 2
         table = torch.randperm(pool, generator=generator)[: case.batch * num_blocks].view(case.batch, -1)
@@ -79,6 +81,11 @@ class Sequences:
         blocks[table.flatten(), place] = (
             kv.view(-1, omega, 2, case.kv_heads, case.head_dim).transpose(1, 2).to(case.dtype)
         )
+        if case.num_shared:  # what the first sequence begins with, all do
+            shared = positions[0, : case.num_shared * omega]
+            positions[1:] = positions[1:].where(positions[1:] < 0, positions[1:] + shared.max())
+            table[:, : case.num_shared] = table[0, : case.num_shared]
+            positions[:, : case.num_shared * omega] = shared
         # As a model gives them: [B, m, H, D] seen as [B, H, m, D].
         queries = torch.randn(case.batch, case.length, case.heads, case.head_dim, generator=generator)
         sinks = torch.linspace(-3, 3, case.heads) if case.has_sinks else None
@@ -93,18 +100,21 @@ class Sequences:
         )
 
     def attend(self, case: DecodeCase) -> Tensor:
-        return decode_attention(
-            self.queries,
-            self.blocks,
-            self.place,
-            self.block_table,
-            self.key_positions,
-            self.query_positions,
-            scale=case.head_dim**-0.5,
-            sliding_window=case.sliding_window,
-            softcap=case.softcap,
-            sinks=self.sinks,
-        )
+        terms = {
+            "scale": case.head_dim**-0.5,
+            "sliding_window": case.sliding_window,
+            "softcap": case.softcap,
+            "sinks": self.sinks,
+        }
+        pool = (self.queries, self.blocks, self.place)
+        if not case.num_shared:
+            return decode_attention(
+                *pool, self.block_table, self.key_positions, self.query_positions, **terms
+            )
+        num_slots = case.num_shared * case.window_size
+        shared = (self.block_table[0, : case.num_shared], self.key_positions[0, :num_slots])
+        own = (self.block_table[:, case.num_shared :], self.key_positions[:, num_slots:])
+        return shared_prefix_decode(*pool, *shared, *own, self.query_positions, **terms)
 
     def softmax(self, case: DecodeCase) -> Tensor:
         """[B, H, m, D] in fp64, from the definition."""
@@ -148,6 +158,12 @@ TINY = [
     DecodeCase(batch=1, sliding_window=2, length=3, num_kept=40),  # slots between the queries' windows
     DecodeCase(softcap=2.0, length=2),
     DecodeCase(has_sinks=True),
+    DecodeCase(num_shared=1, num_kept=20),
+    DecodeCase(num_shared=3, num_kept=60, batch=5, heads=8, kv_heads=1),  # 40 rows on the shared blocks
+    DecodeCase(num_shared=40, num_kept=700, batch=2, heads=2, kv_heads=1),  # several pieces of both parts
+    DecodeCase(
+        num_shared=2, num_kept=70, length=3, window_size=7, has_sinks=True, softcap=4.0, sliding_window=40
+    ),
     DecodeCase(softcap=5.0, has_sinks=True, sliding_window=30, dtype=torch.float16, length=2),
 ]
 # What models ask for, on a real GPU.
@@ -164,5 +180,16 @@ LARGE = [
         ),
         DecodeCase(batch=2, heads=32, kv_heads=32, head_dim=96, num_kept=1200, softcap=30.0, window_size=64),
         DecodeCase(batch=1, heads=32, kv_heads=8, head_dim=128, num_kept=4096, length=256, window_size=128),
+        DecodeCase(batch=32, heads=32, kv_heads=8, head_dim=128, num_kept=3000, num_shared=120),
+        DecodeCase(
+            batch=9,
+            heads=28,
+            kv_heads=4,
+            head_dim=128,
+            num_kept=2100,
+            num_shared=50,
+            window_size=32,
+            length=4,
+        ),
     )
 ]

@@ -1,0 +1,30 @@
+"""Attention over tables that begin alike, by giving each sequence the whole of its table."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from windowkv_kernels.reference.decode_attention import decode_attention
+
+
+def shared_prefix_decode(
+    queries: Tensor,
+    blocks: Tensor,
+    place: int,
+    shared_table: Tensor,
+    shared_positions: Tensor,
+    block_table: Tensor,
+    key_positions: Tensor,
+    query_positions: Tensor,
+    scale: float,
+    sliding_window: int | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    batch = queries.shape[0]
+    table = torch.cat([shared_table.expand(batch, -1), block_table], dim=1)
+    positions = torch.cat([shared_positions.expand(batch, -1), key_positions], dim=1)
+    return decode_attention(
+        queries, blocks, place, table, positions, query_positions, scale, sliding_window, softcap, sinks
+    )
