@@ -119,7 +119,7 @@ class QuantizedBlocks:
     """
 
     packed: Tensor
-    block_shape: tuple[int, int, int, int, int]
+    block_shape: tuple[int, ...]
     codec: BlockCodec
 
     @property
@@ -160,7 +160,7 @@ class QuantizedBlocks:
     def empty(
         cls,
         num_blocks: int,
-        block_shape: tuple[int, int, int, int, int],
+        block_shape: tuple[int, ...],
         codec: BlockCodec,
         device: torch.device,
     ) -> QuantizedBlocks:
@@ -168,7 +168,7 @@ class QuantizedBlocks:
         return cls(torch.empty(num_blocks, size, dtype=torch.uint8, device=device), block_shape, codec)
 
     @staticmethod
-    def count_bytes(block_shape: tuple[int, int, int, int, int], codec: BlockCodec) -> int:
+    def count_bytes(block_shape: tuple[int, ...], codec: BlockCodec) -> int:
         """Of one block."""
         num_layers, _, window_size, num_kv_heads, head_dim = block_shape
         bits, num_scales = (4, 2) if codec == "int4" else (8, 1)
