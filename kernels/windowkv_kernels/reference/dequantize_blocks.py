@@ -11,7 +11,7 @@ from windowkv_kernels.formats import QuantizedBlocks
 def dequantize_blocks(quantized: QuantizedBlocks, blocks: Tensor, block_ids: Tensor) -> None:
     keys, values = _numbers(quantized).unbind(2)  # [W, γ, ω, Hkv, D]
     keys = _scale(keys, quantized.key_scales.float().unsqueeze(3))
-    halves = values.reshape(*values.shape[:-1], 2, -1)
+    halves = values.reshape(*values.shape[:-1], 2, values.shape[-1] // 2)
     values = _scale(halves, quantized.value_scales.float().unsqueeze(-1)).flatten(-2)
     blocks.index_copy_(0, block_ids, torch.stack([keys, values], dim=2).to(blocks.dtype))
 

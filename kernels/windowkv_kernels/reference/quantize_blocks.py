@@ -14,7 +14,9 @@ def quantize_blocks(blocks: Tensor, block_ids: Tensor, codec: BlockCodec) -> Qua
     quantized = QuantizedBlocks.empty(block_ids.shape[0], tuple(blocks.shape[1:]), codec, blocks.device)
     keys, values = blocks.index_select(0, block_ids).float().unbind(2)  # [W, γ, ω, Hkv, D]
     key_codes, key_scales = _quantize(keys, 2, codec)
-    value_codes, value_scales = _quantize(values.reshape(*values.shape[:-1], 2, -1), 5, codec)
+    value_codes, value_scales = _quantize(
+        values.reshape(*values.shape[:-1], 2, values.shape[-1] // 2), 5, codec
+    )
     codes = torch.stack([key_codes, value_codes.flatten(-2)], dim=2)
     if codec == "int4":
         lower, upper = codes.chunk(2, dim=-1)
