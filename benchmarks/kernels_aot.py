@@ -16,10 +16,10 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
-import triton
 from torch import Tensor
 
 from windowkv_kernels import BLOCK_CODECS, QuantizedBlocks, QuantizedKeys
@@ -198,7 +198,7 @@ def render(rows: Sequence[Row]) -> str:
     lines = [
         "# Kernels compiled ahead of time",
         "",
-        f"By `python benchmarks/kernels_aot.py`, triton {triton.__version__}, without a GPU. bf16; "
+        f"By `python benchmarks/kernels_aot.py`, triton {version('triton')}, without a GPU. bf16; "
         f"{NUM_TOKENS} tokens scored, 32768 slots per table. Shared memory in KiB per program, and of what the part "
         "allows one; registers per thread.",
         "",

@@ -71,6 +71,10 @@ def plan_attend(
     batch, num_heads, length, head_dim = queries.shape
     _, num_layers, _, window_size, num_kv_heads, _ = blocks.shape
     num_tables = block_table.shape[0]
+    block_table, key_positions, query_positions = (
+        tensor if tensor.stride(1) == 1 else tensor.contiguous()
+        for tensor in (block_table, key_positions, query_positions)
+    )
     return Launch(
         _attend_tables,
         (num_kv_heads, num_tables * pieces.num_row_tiles, pieces.num_splits),

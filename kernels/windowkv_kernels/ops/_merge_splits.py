@@ -41,7 +41,7 @@ def plan_merge(partials: Partials, sinks: Tensor | None, out: Tensor) -> Launch:
         {
             "outputs": partials.outputs,
             "lse": partials.lse,
-            "sinks": sinks,
+            "sinks": None if sinks is None else sinks.contiguous(),
             "out": out,
             "num_splits": num_splits,
             "num_heads": num_heads,

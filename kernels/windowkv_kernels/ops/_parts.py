@@ -1,7 +1,7 @@
 """GPU classes, and the tile sizes shipped for each: looked up, never tuned while serving.
 
 tiles.json maps operation → class → rows, tried in order; the first whose `up_to` bounds the shape is taken. The class
-`other` serves parts without rows of their own. `python benchmarks/tune.py` writes rows from measurements.
+`other` serves parts without rows of their own. `benchmarks/tune_kernels.py` writes them from measurements.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def part_of(device: torch.device) -> Part:
 
 def tile_for(operation: str, part: Part, **shape: int) -> Tile:
     """The shipped tile of operation for a problem of this shape, whose every bound must be known by name."""
-    classes = _rows()[operation]
+    classes = shipped_tiles()[operation]
     for row in classes.get(part.name, classes[OTHER]):
         if all(shape[name] <= bound for name, bound in row.get("up_to", {}).items()):
             return Tile(row["tile"], row["num_warps"], row["num_stages"])
@@ -70,5 +70,6 @@ def tile_for(operation: str, part: Part, **shape: int) -> Tile:
 
 
 @cache
-def _rows() -> Any:
+def shipped_tiles() -> Any:
+    """tiles.json: operation → class → rows."""
     return json.loads(TILES.read_text(encoding="utf-8"))

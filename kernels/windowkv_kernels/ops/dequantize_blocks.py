@@ -18,7 +18,7 @@ def dequantize_blocks(quantized: QuantizedBlocks, blocks: Tensor, block_ids: Ten
 
 def plan(quantized: QuantizedBlocks, blocks: Tensor, block_ids: Tensor, part: Part) -> Launch:
     tile = tile_for("quantize_blocks", part)
-    arguments = block_arguments(quantized, tile) | {"blocks": blocks, "block_ids": block_ids}
+    arguments = block_arguments(quantized, tile) | {"blocks": blocks, "block_ids": block_ids.contiguous()}
     grid = (block_ids.shape[0] * blocks.shape[1], triton.cdiv(arguments["NUM_HEADS"], arguments["HEADS"]), 2)
     return Launch(_dequantize_blocks, grid, arguments, tile.num_warps, tile.num_stages)
 

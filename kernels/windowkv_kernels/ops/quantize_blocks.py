@@ -21,7 +21,7 @@ def quantize_blocks(blocks: Tensor, block_ids: Tensor, codec: BlockCodec) -> Qua
 def plan(blocks: Tensor, block_ids: Tensor, codec: BlockCodec, part: Part) -> tuple[Launch, QuantizedBlocks]:
     quantized = QuantizedBlocks.empty(block_ids.shape[0], tuple(blocks.shape[1:]), codec, blocks.device)
     tile = tile_for("quantize_blocks", part)
-    arguments = block_arguments(quantized, tile) | {"blocks": blocks, "block_ids": block_ids}
+    arguments = block_arguments(quantized, tile) | {"blocks": blocks, "block_ids": block_ids.contiguous()}
     grid = (block_ids.shape[0] * blocks.shape[1], triton.cdiv(arguments["NUM_HEADS"], arguments["HEADS"]), 2)
     return Launch(_quantize_blocks, grid, arguments, tile.num_warps, tile.num_stages), quantized
 

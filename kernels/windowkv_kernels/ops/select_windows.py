@@ -23,6 +23,7 @@ def select_windows(scores: Tensor, counts: Sequence[int], forced: Sequence[int])
 def plan(scores: Tensor, counts: Sequence[int], forced: Sequence[int], part: Part) -> tuple[Launch, Tensor]:
     """The launch, and what it fills: [S, the largest count], each row's windows first."""
     num_rows, num_windows = scores.shape
+    scores = scores if scores.stride(1) == 1 else scores.contiguous()
     chosen = torch.empty(num_rows, max(counts, default=0), dtype=torch.int64, device=scores.device)
     tile = tile_for("select_windows", part, num_windows=num_windows)
     arguments = {

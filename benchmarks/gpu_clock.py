@@ -1,0 +1,54 @@
+"""Seconds that a GPU takes, and the copy bandwidth that they are held against."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+FLUSHED_BYTES = (
+    512 << 20
+)  # well over any L2, and long enough in writing for the launches behind it to be queued
+COPIED_BYTES = 4 << 30
+
+
+@dataclass(frozen=True)
+class GpuClock:
+    """Times work on one device with cold caches, by events on its stream; medians."""
+
+    device: torch.device
+    repetitions: int = 20
+    budget_s: float = 2.0
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        flushed = torch.empty(FLUSHED_BYTES, dtype=torch.uint8, device=self.device)
+        for _ in range(3):
+            work()
+        torch.cuda.synchronize(self.device)
+        pairs = []
+        started = time.perf_counter()
+        while len(pairs) < 3 or (
+            len(pairs) < self.repetitions and time.perf_counter() - started < self.budget_s
+        ):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            flushed.zero_()
+            begin.record()
+            work()
+            end.record()
+            end.synchronize()
+            pairs.append((begin, end))
+        return statistics.median(begin.elapsed_time(end) for begin, end in pairs) / 1e3
+
+    def copy_bandwidth(self) -> float:
+        """Bytes per second, read and written, of a large copy on the device."""
+        source = torch.ones(COPIED_BYTES // 2, dtype=torch.int16, device=self.device)
+        target = torch.empty_like(source)
+        return 2 * COPIED_BYTES / self.seconds(lambda: target.copy_(source))
+
+    def launch_seconds(self) -> float:
+        """What one kernel takes that does next to nothing."""
+        one = torch.zeros(1, device=self.device)
+        return self.seconds(lambda: one.add_(1.0))

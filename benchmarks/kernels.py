@@ -1,0 +1,192 @@
+"""What the Triton kernels reach on this machine's GPU, held against what its memory allows.
+
+    python benchmarks/kernels.py            checks every kernel, then measures; writes benchmarks/results/gpu/kernels.*
+    python benchmarks/kernels.py --check    only checks: fp64 references, random data, memory full of NaN
+    python benchmarks/kernels.py --plan     the table of what would be measured, for a machine without a GPU
+
+The floor of an operation is the bytes that it cannot avoid over the bandwidth of a copy measured in the same run, or
+the time of one empty launch. The share is floor over time. Needs torch and triton, nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "kernels"), str(ROOT / "tests" / "support")]
+
+from bar_chart import Bar, draw  # noqa: E402
+from gpu_clock import GpuClock  # noqa: E402
+from kernel_cases.on_gpu import CASES  # noqa: E402
+from kernel_problems import Problem, problems  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results" / "gpu"
+NO_GPU = "There is no NVIDIA GPU that torch can use here: nothing was measured."
+
+
+@dataclass(frozen=True)
+class Row:
+    """seconds and floor_s are None where nothing was measured."""
+
+    operation: str
+    shape: str
+    bytes: int
+    flops: int
+    goal: float | None
+    seconds: float | None = None
+    floor_s: float | None = None
+
+    @property
+    def share(self) -> float | None:
+        return None if self.seconds is None or self.floor_s is None else self.floor_s / self.seconds
+
+
+def planned(problem: Problem) -> Row:
+    return Row(problem.operation, problem.shape, problem.bytes, problem.flops, problem.goal)
+
+
+def check(device: torch.device) -> int:
+    """Run every case; the number of those that failed."""
+    num_failed = 0
+    for case in CASES:
+        started = time.perf_counter()
+        try:
+            case.check(device)
+            verdict = "ok"
+        except Exception as error:  # a kernel that does not even compile must not hide the others
+            num_failed += 1
+            verdict = f"FAILED: {str(error).strip().splitlines()[0] if str(error) else type(error).__name__}"
+        torch.cuda.empty_cache()
+        print(f"{time.perf_counter() - started:6.1f} s  {verdict}  {case}", flush=True)
+    print(f"{len(CASES) - num_failed} of {len(CASES)} cases hold")
+    return num_failed
+
+
+def measure(clock: GpuClock, bandwidth: float, launch_s: float) -> list[Row]:
+    rows = []
+    for problem in problems():
+        work = problem.prepare(clock.device)
+        seconds = clock.seconds(work)
+        del work
+        torch.cuda.empty_cache()
+        floor_s = problem.bytes / bandwidth if problem.bytes else launch_s
+        row = Row(**(asdict(planned(problem)) | {"seconds": seconds, "floor_s": floor_s}))
+        rows.append(row)
+        print(
+            f"{1e6 * seconds:10.1f} µs  {100 * floor_s / seconds:5.1f} %  {row.operation}, {row.shape}",
+            flush=True,
+        )
+    return rows
+
+
+def describe(device: torch.device, bandwidth: float, launch_s: float) -> dict[str, str]:
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "GPU": properties.name,
+        "memory": f"{properties.total_memory / 2**30:.0f} GiB",
+        "multiprocessors": str(properties.multi_processor_count),
+        "compute capability": f"{properties.major}.{properties.minor}",
+        "driver and clocks": _ask_driver(),
+        "copy bandwidth": f"{bandwidth / 1e12:.3f} TB/s, read and written",
+        "empty launch": f"{1e6 * launch_s:.1f} µs",
+        "versions": f"torch {torch.__version__}, triton {version('triton')}, CUDA {torch.version.cuda}, "
+        f"Python {platform.python_version()}",
+        "processor": platform.machine(),
+    }
+
+
+def _ask_driver() -> str:
+    fields = "driver_version,clocks.max.sm,clocks.max.memory,power.limit"
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return answer.stdout.strip().splitlines()[0]
+
+
+def render(rows: Sequence[Row], machine: dict[str, str]) -> str:
+    lines = [
+        "# Kernels on a GPU",
+        "",
+        "By `benchmarks/gpu.sh`. Floor: the bytes that cannot be avoided over the copy ",
+    ]
+    lines[-1] += "bandwidth of the same run, or one empty launch. Share: floor over time."
+    lines += [
+        "",
+        "| machine | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in machine.items()),
+        "",
+    ]
+    lines += [
+        "| operation | shape | bytes | FLOPs | floor, µs | time, µs | share | goal |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        measured = ["not measured"] * 3
+        if row.seconds is not None and row.floor_s is not None and row.share is not None:
+            measured = [f"{1e6 * row.floor_s:.1f}", f"{1e6 * row.seconds:.1f}", f"{100 * row.share:.0f} %"]
+        goal = "–" if row.goal is None else f"≥ {100 * row.goal:.0f} %"
+        cells = [f"`{row.operation}`", row.shape, f"{row.bytes:.3g}", f"{row.flops:.3g}", *measured, goal]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def write(rows: Sequence[Row], machine: dict[str, str], directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    data = [asdict(row) | {"share": row.share} for row in rows]
+    (directory / "kernels.json").write_text(json.dumps({"machine": machine, "rows": data}, indent=1) + "\n")
+    with (directory / "kernels.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(data[0]))
+        writer.writeheader()
+        writer.writerows(data)
+    (directory / "kernels.md").write_text(render(rows, machine), encoding="utf-8")
+    bars = [Bar(_latin(row), row.share, row.goal) for row in rows if row.share is not None]
+    if bars:
+        draw(directory / "kernels.png", f"share of the floor, {machine['GPU']}", bars)
+
+
+def _latin(row: Row) -> str:
+    """A label in the letters that the chart has."""
+    return f"{row.operation} {row.shape}".replace("ω", "w").replace("α", "a")[:72]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="check only")
+    parser.add_argument("--plan", action="store_true", help="write the table with nothing measured")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the directory that results are written to")
+    args = parser.parse_args()
+    if args.plan:
+        write([planned(problem) for problem in problems()], {"GPU": "none: not measured"}, args.out)
+        return 0
+    if not torch.cuda.is_available():
+        print(NO_GPU, file=sys.stderr)
+        return 2
+    device = torch.device("cuda")
+    num_failed = check(device)
+    if not args.check:
+        clock = GpuClock(device)
+        bandwidth, launch_s = clock.copy_bandwidth(), clock.launch_seconds()
+        machine = describe(device, bandwidth, launch_s)
+        write(measure(clock, bandwidth, launch_s), machine, args.out)
+    return int(num_failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
