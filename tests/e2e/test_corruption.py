@@ -203,6 +203,22 @@ def test_a_damaged_manifest_is_not_found_and_made_again(
     check_mended(client, worker, name, expected)
 
 
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_alias_leads_nowhere(
+    client: Client, worker: RunningService, redis: RedisServer, damage: str
+) -> None:
+    cache = create_in_redis(client, token_ids=OTHER_DOCUMENT, alias="latest")
+    address = worker.ask(lambda resources: resources.namespace("default").alias("latest"))
+    assert worker.resources.transfers.flush(10.0)
+    failures = corrupt_count(worker, "redis")
+    DAMAGES[damage](redis, key(address))
+    assert client.caches.get("aliases/latest").name == cache.name, "what is known here still serves"
+    assert corrupt_count(worker, "redis") == failures + 1
+    worker.ask(forget_everything)
+    with pytest.raises(CacheNotFound):
+        client.caches.get("aliases/latest")
+
+
 def test_a_whole_manifest_of_nonsense_is_not_found(
     client: Client, worker: RunningService, redis: RedisServer
 ) -> None:

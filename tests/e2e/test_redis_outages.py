@@ -244,10 +244,10 @@ def test_what_is_on_the_device_is_answered_while_redis_is_stuck(
 ) -> None:
     redis.start()
     with start() as worker, asking(worker) as client:
-        name = create(client, durability="redis")
+        name = create(client, durability="redis", alias="here")
         redis.freeze()
-        for _ in range(3):
-            said = answer(client, QUESTION, name, timeout=PATIENT_S)
+        for known_as in (name, "aliases/here", name):
+            said = answer(client, QUESTION, known_as, timeout=PATIENT_S)
             assert (said.token_ids, said.usage.source_tier) == (expected, "device")
 
 

@@ -168,6 +168,38 @@ def test_a_repointed_alias_stays_repointed_after_a_restart(start: START) -> None
             assert client.caches.get(older).alias == ""
 
 
+def test_an_alias_that_one_worker_repoints_leads_the_others_there_at_once(start: START) -> None:
+    with start() as one, start() as other, asking(one) as client, asking(other) as neighbour:
+        older = create_in_redis(client, token_ids=random_tokens(3, 40), alias="latest")
+        assert neighbour.caches.get("aliases/latest").name == older.name
+        newer = create_in_redis(neighbour, token_ids=random_tokens(4, 40), alias="latest")
+        assert client.caches.get("aliases/latest").name == newer.name
+        client.caches.update(older, alias="latest")
+        assert eventually(lambda: neighbour.caches.get("aliases/latest").name == older.name)
+        client.caches.delete(older)
+        with pytest.raises(CacheNotFound):
+            client.caches.get("aliases/latest")
+
+
+def test_an_alias_that_was_taken_away_stays_away(start: START) -> None:
+    with start() as worker, asking(worker) as client:
+        cache = create_in_redis(client, token_ids=random_tokens(3, 40), alias="latest")
+        client.caches.update(cache, alias="")
+        with pytest.raises(CacheNotFound):
+            client.caches.get("aliases/latest")
+    with start() as worker, asking(worker) as client:
+        assert client.caches.get(cache).alias == ""
+        with pytest.raises(CacheNotFound):
+            client.caches.get("aliases/latest")
+
+
+def test_an_alias_lives_as_long_as_its_cache_is_prolonged(start: START, redis: RedisServer) -> None:
+    with start() as worker, asking(worker) as client:
+        cache = create_in_redis(client, token_ids=random_tokens(3, 40), alias="latest", ttl=60)
+        client.caches.update(cache, ttl="1h")
+        assert eventually(lambda: min(map(redis.client.pttl, frame_keys(redis))) > 3_000_000)
+
+
 def test_creating_it_again_on_the_new_worker_is_a_hit(start: START) -> None:
     with start() as worker, asking(worker) as client:
         first = create_in_redis(client, token_ids=DOCUMENT)

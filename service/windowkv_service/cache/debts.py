@@ -36,10 +36,10 @@ class Debts:
                 self._addresses.pop(address, None)
                 self._manifests.pop(address, None)
 
-    def is_owed(self, manifest: Address) -> bool:
-        """Whether a manifest that may still be read was dropped."""
+    def is_owed(self, address: Address) -> bool:
+        """Whether what may still be read there was dropped."""
         with self._lock:
-            return manifest in self._manifests
+            return address in self._manifests or address in self._addresses
 
     def is_any_owed(self) -> bool:
         with self._lock:

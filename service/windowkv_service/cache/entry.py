@@ -40,6 +40,7 @@ class Entry:
     display_name: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     alias: str = ""
+    alias_time: float = 0.0  # when the alias was given or taken away; 0: a manifest said so, at some time
     pinned: bool = False
     durability: Durability = Durability.DEVICE
     hit_count: int = 0

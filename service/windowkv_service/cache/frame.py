@@ -56,11 +56,12 @@ class FrameKind(IntEnum):
     BLOCK = 1
     INDEX = 2
     MANIFEST = 3
+    ALIAS = 4
 
     @property
     def is_immutable(self) -> bool:
-        """The address of a block or an index piece determines its bytes; a manifest may be written anew."""
-        return self is not FrameKind.MANIFEST
+        """The address of a block or an index piece determines its bytes; the others may be written anew."""
+        return self in (FrameKind.BLOCK, FrameKind.INDEX)
 
 
 @dataclass(frozen=True)

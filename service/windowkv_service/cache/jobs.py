@@ -18,6 +18,7 @@ class JobKind(Enum):
     FETCH = "fetch"
     MANIFEST = "manifest"
     MANIFESTS = "manifests"
+    ALIAS = "alias"
     PROBE = "probe"
     DROP = "drop"
     EXTEND = "extend"

@@ -193,8 +193,13 @@ class PrefixStore:
         entry.display_name = entry.display_name if display_name is None else display_name
         entry.labels = entry.labels if labels is None else dict(labels)
         if alias is not None:
-            self._names.give(entry, alias)
+            self.point(entry, alias, self._clock())
         entry.update_time = self._clock()
+
+    def point(self, entry: Entry, alias: str, given_time: float) -> None:
+        """Let alias name the entry since given_time; "" takes its alias away."""
+        self._names.give(entry, alias)
+        entry.alias_time = given_time
 
     def drop(self, entry: Entry) -> Sequence[Address]:
         """Forget it here. Answers the addresses that no other entry of this worker needs: what may go from

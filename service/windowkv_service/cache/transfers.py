@@ -116,7 +116,16 @@ class Transfers:
     def submit_manifest(self, address: Address) -> Job[Found]:
         """The manifest under an address, from Redis."""
         nothing: Found = Miss(MissReason.NOT_CACHED if self._redis is None else MissReason.TIER_DOWN)
-        return self._read(JobKind.MANIFEST, nothing, lambda: self._manifest(address, nothing))
+        return self._read(
+            JobKind.MANIFEST, nothing, lambda: self._kept(address, FrameKind.MANIFEST, nothing, None)
+        )
+
+    def submit_alias(self, address: Address, *, budget_s: float) -> Job[Found]:
+        """The record of an alias, from Redis."""
+        nothing: Found = Miss(MissReason.NOT_CACHED if self._redis is None else MissReason.TIER_DOWN)
+        return self._read(
+            JobKind.ALIAS, nothing, lambda: self._kept(address, FrameKind.ALIAS, nothing, budget_s)
+        )
 
     def submit_manifests(self, list_key: bytes) -> Job[list[Frame] | None]:
         """All manifests that were written under list_key and still live; None where Redis could not say."""
@@ -140,12 +149,13 @@ class Transfers:
         for lane in (self._readers, self._redis_readers, self._host_lane, self._redis_lane):
             lane.shutdown(wait=True, cancel_futures=True)
 
-    def _manifest(self, address: Address, nothing: Found) -> Found:
+    def _kept(self, address: Address, kind: FrameKind, nothing: Found, budget_s: float | None) -> Found:
+        """What Redis has of one record, unless it was dropped and Redis does not know yet."""
         if self._redis is None:
             return nothing
         if self._debts.is_owed(address):
             return Miss(MissReason.NOT_CACHED)
-        return self._redis.get([address], FrameKind.MANIFEST)[0]
+        return self._redis.get([address], kind, budget_s=budget_s)[0]
 
     def _manifests(self, list_key: bytes) -> list[Frame] | None:
         listed = [] if self._redis is None else self._redis.list_manifests(list_key)

@@ -55,6 +55,9 @@ class Namespace:
     def manifest(self, cache_id: str) -> Address:
         return self._address(b"manifest", cache_id.encode())
 
+    def alias(self, alias: str) -> Address:
+        return self._address(b"alias", alias.encode())
+
     def listing(self) -> Address:
         """Where the tenant's manifests of this model are listed."""
         return self._address(b"listing")

@@ -6,13 +6,13 @@ import time
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 
 from windowkv_service.cache.entry import Entry
 from windowkv_service.cache.store import Presence
 from windowkv_service.domain.keys import TOKEN_ARRAY
 from windowkv_service.domain.requests import CreateRequest, Retention
 from windowkv_service.domain.results import CreateOutcome, PrefillProgress
+from windowkv_service.engine.aliases import announce
 from windowkv_service.engine.blocks import FetchReport
 from windowkv_service.engine.durability import acknowledged, settle
 from windowkv_service.engine.entries import adopt, info, landed, spill, spread, take_alias_below
@@ -37,10 +37,9 @@ def create(resources: Resources, request: CreateRequest, on_progress: OnProgress
     submitted = time.monotonic()
     entry = yield from _known(resources, request.tenant, cache_id)
     if entry is not None:
-        outcome = _hit(resources, request, entry, time.monotonic() - submitted)
-        yield from settle(resources, entry, request.durability)
+        outcome = yield from _hit(resources, request, entry, time.monotonic() - submitted)
         resources.metrics.requests.created(outcome, outcome.cache.tier)
-        return replace(outcome, cache=info(resources, entry))
+        return outcome
     resources.store.reserve(cache_id)
     try:
         report = FetchReport()
@@ -51,9 +50,12 @@ def create(resources: Resources, request: CreateRequest, on_progress: OnProgress
     except BaseException:
         resources.store.abandon(cache_id)
         raise
-    job = spill(resources, entry, done.frames)
-    take_alias_below(resources, previous, entry)
-    yield from acknowledged(job, request.durability)
+    jobs = [spill(resources, entry, done.frames)]
+    if entry.alias:
+        take_alias_below(resources, previous, entry)
+        jobs.append(announce(resources, entry))
+    for job in jobs:
+        yield from acknowledged(job, request.durability)
     outcome = CreateOutcome(info(resources, entry), False, done.num_reused, done.prefill_s, done.queue_s)
     resources.metrics.requests.created(outcome, report.farthest if done.num_reused else None)
     resources.metrics.steps.compressed(outcome.cache, done.compress_s)
@@ -71,7 +73,7 @@ def _known(resources: Resources, tenant: str, cache_id: str) -> Walk[Entry | Non
     return entry
 
 
-def _hit(resources: Resources, request: CreateRequest, entry: Entry, queue_s: float) -> CreateOutcome:
+def _hit(resources: Resources, request: CreateRequest, entry: Entry, queue_s: float) -> Walk[CreateOutcome]:
     """Creating again renews: the longer life wins, and what the caller names is taken over."""
     expire_time = resources.clock() + resources.limits.ttl(request.ttl_s)
     previous = resources.store.holder(request.tenant, request.alias)
@@ -85,7 +87,10 @@ def _hit(resources: Resources, request: CreateRequest, entry: Entry, queue_s: fl
     )
     resources.store.hit(entry)
     spread(resources, entry)
-    take_alias_below(resources, previous, entry)
+    if request.alias:
+        take_alias_below(resources, previous, entry)
+        yield from acknowledged(announce(resources, entry), request.durability)
+    yield from settle(resources, entry, request.durability)
     return CreateOutcome(info(resources, entry), True, entry.token_count, 0.0, queue_s)
 
 
@@ -111,6 +116,7 @@ def _record(
         display_name=request.display_name,
         labels=dict(request.labels),
         alias=request.alias,
+        alias_time=now,
         pinned=request.pinned,
         fidelity=done.selection.fidelity,
         full_bytes=prompt.layout.full_bytes(prompt.num_tokens),

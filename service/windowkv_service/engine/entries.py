@@ -14,6 +14,7 @@ from windowkv_service.cache.tiers.base import Miss
 from windowkv_service.domain.keys import Address, Namespace
 from windowkv_service.domain.requests import Durability, ListRequest, Retention, UpdateRequest
 from windowkv_service.domain.results import CacheInfo, CachePage, CacheState, DeleteReceipt, MissReason, Tier
+from windowkv_service.engine.aliases import announce, look_up, retire
 from windowkv_service.engine.blocks import Claim, FetchReport, claim_stored, fetch
 from windowkv_service.engine.index import LeaderIndex, assemble_index, index_addresses
 from windowkv_service.engine.prefill import prefill_again, rebuild_index
@@ -33,21 +34,46 @@ def prompt_of(resources: Resources, entry: Entry) -> Prompt:
 def find(resources: Resources, tenant: str, name: str) -> Walk[Entry]:
     """The entry of a name: in the books, being prefilled, or known to Redis. Raises CacheNotFound, and TierDown where
     only Redis could tell and cannot be asked."""
-    cache_id = name.removeprefix("caches/")
-    yield from landed(resources, cache_id)
+    kind, _, rest = name.partition("/")
+    if kind == "aliases":
+        yield from _follow(resources, tenant, rest)
+        return resources.store.get(tenant, name)
+    yield from landed(resources, rest)
     try:
         return resources.store.get(tenant, name)
     except CacheNotFound as refusal:
         try:
-            if name.startswith("caches/"):
-                yield from adopt(resources, tenant, cache_id)
-            else:
-                yield from adopt_all(resources, tenant)
+            yield from adopt(resources, tenant, rest)
         except TierDown:
             if isinstance(refusal, CacheExpired):
                 raise refusal from None
             raise
     return resources.store.get(tenant, name)
+
+
+def _follow(resources: Resources, tenant: str, alias: str) -> Walk[None]:
+    """Let the books know which cache the alias names by now: another worker may have repointed it."""
+    try:
+        record = yield from look_up(resources, tenant, alias)
+    except TierDown:
+        if resources.store.holder(tenant, alias) is None and not _has_expired(resources, tenant, alias):
+            raise
+        return
+    holder = resources.store.holder(tenant, alias)
+    if record is None or (holder is not None and holder.alias_time >= record.given_time):
+        return
+    with suppress(CacheNotFound):  # the record outlived its cache
+        entry = yield from find(resources, tenant, f"caches/{record.cache_id}")
+        if entry.alias_time < record.given_time:  # else it was taken away here since
+            resources.store.point(entry, alias, record.given_time)
+
+
+def _has_expired(resources: Resources, tenant: str, alias: str) -> bool:
+    try:
+        resources.store.get(tenant, f"aliases/{alias}")
+    except CacheNotFound as refusal:
+        return isinstance(refusal, CacheExpired)
+    return False
 
 
 def landed(resources: Resources, cache_id: str) -> Walk[Presence]:
@@ -192,6 +218,7 @@ def update(resources: Resources, request: UpdateRequest) -> Walk[CacheInfo]:
     entry = yield from find(resources, request.tenant, request.name)
     expire_time = None if request.ttl_s is None else resources.clock() + resources.limits.ttl(request.ttl_s)
     previous = resources.store.holder(request.tenant, request.alias or "")
+    former_alias = entry.alias
     resources.store.update(
         entry,
         expire_time=expire_time,
@@ -202,13 +229,18 @@ def update(resources: Resources, request: UpdateRequest) -> Walk[CacheInfo]:
     )
     spread(resources, entry)
     take_alias_below(resources, previous, entry)
+    if entry.alias and request.alias:
+        announce(resources, entry)
+    elif request.alias == "" and former_alias:
+        yield from retire(resources, entry, former_alias)
     return info(resources, entry)
 
 
 def spread(resources: Resources, entry: Entry) -> None:
     """Let the tiers below know the entry's new facts, and let its blocks live as long as it does. Where its bytes never
     arrived in Redis, no manifest may say that they did."""
-    resources.transfers.submit_extend(entry.addresses, seconds_left(resources, entry))
+    alias = [resources.namespace(entry.tenant).alias(entry.alias)] if entry.alias else []
+    resources.transfers.submit_extend([*entry.addresses, *alias], seconds_left(resources, entry))
     _submit(resources, entry, [], requires=() if entry.on_redis else entry.addresses)
 
 
@@ -221,6 +253,9 @@ def take_alias_below(resources: Resources, previous: Entry | None, entry: Entry)
 def delete(resources: Resources, tenant: str, name: str) -> Walk[DeleteReceipt]:
     """Forget it in every tier. Running answers finish on the blocks that they hold."""
     entry = yield from find(resources, tenant, name)
+    if entry.alias:
+        yield from retire(resources, entry, entry.alias)
+        entry = resources.store.get(tenant, entry.name)  # it may have gone while we waited
     reference = ManifestRef(resources.namespace(tenant).listing(), entry.manifest_address)
     orphans = resources.store.drop(entry)
     receipt = yield from finished(resources.transfers.submit_drop(orphans, reference))
