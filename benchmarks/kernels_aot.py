@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -231,7 +230,6 @@ def main() -> int:
     parser.add_argument("--part", choices=sorted(CAPABILITY), action="append")
     parser.add_argument("--json", type=Path, help="write rows there, and no report")
     args = parser.parse_args()
-    warnings.filterwarnings("ignore", message=".*TRITON_DEFAULT_FP_FUSION.*")
     rows = list(compile_all(args.part or PARTS))
     if args.json:
         as_data = [asdict(row) | {"faults": row.faults} for row in rows]

@@ -56,7 +56,7 @@ def compile_ahead(launch: Launch, capability: int) -> Compiled:
     compiled = triton.compile(
         ASTSource(launch.kernel, signature, constants, attributes),
         target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": launch.num_warps, "num_stages": launch.num_stages},
+        options=launch.options,
     )
     ptx = compiled.asm["ptx"]
     found = _TENSOR_CORE.search(ptx)

@@ -29,7 +29,12 @@ class Launch:
         if prod(self.grid) == 0:
             return
         with torch.cuda.device_of(self._any_tensor()):  # Triton launches on the current device
-            self.kernel[self.grid](**self.arguments, num_warps=self.num_warps, num_stages=self.num_stages)
+            self.kernel[self.grid](**self.arguments, **self.options)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the compiler is told; whether it may fuse multiplications and additions has no settled default."""
+        return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
 
     def _any_tensor(self) -> Tensor:
         return next(value for value in self.arguments.values() if isinstance(value, Tensor))

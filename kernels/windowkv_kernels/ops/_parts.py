@@ -1,7 +1,9 @@
 """GPU classes, and the tile sizes shipped for each: looked up, never tuned while serving.
 
 tiles.json maps operation → class → rows, tried in order; the first whose `up_to` bounds the shape is taken. The class
-`other` serves parts without rows of their own. `benchmarks/tune_kernels.py` writes them from measurements.
+`other` serves parts without rows of their own. `benchmarks/tune_kernels.py` writes rows from measurements; those that
+it has not written yet follow from arithmetic: shared memory for two or three programs per multiprocessor, and loads
+that run two tiles ahead.
 """
 
 from __future__ import annotations

@@ -26,7 +26,10 @@ def average_windows(
     SPLITS_PAD: tl.constexpr,
 ):
     """mass_w = Σ_rows 2^(window_lse_w - lse) / rows; score_w likewise over review tokens / (their number · heads)."""
-    windows = tl.program_id(0) * BLOCK_W + tl.arange(0, BLOCK_W)
+    first_window = tl.program_id(0) * BLOCK_W
+    windows = first_window + tl.arange(0, BLOCK_W)
+    of_windows = window_lse + first_window * num_rows.to(tl.int64)
+    of_divided = window_lse + num_windows * num_rows.to(tl.int64)
     sums = tl.zeros([BLOCK_W], tl.float32)
     review = 0.0
     for first in range(0, num_rows, BLOCK_R):
@@ -34,13 +37,12 @@ def average_windows(
         is_row = rows < num_rows
         row_lse = load_lse(lse, rows, is_row, num_splits, SPLITS_PAD)
         is_there = (windows < num_windows)[:, None] & is_row[None, :]
-        source = window_lse + windows[:, None] * num_rows + rows[None, :]
+        source = of_windows + tl.arange(0, BLOCK_W)[:, None] * num_rows + rows[None, :]
         pieces = tl.load(source, mask=is_there, other=float("-inf"))
         sums += tl.sum(tl.exp2(pieces - row_lse[None, :]), 1)
-        if (
-            IS_CAUSAL
-        ):  # of the window that review tokens share with observers, only their part counts for the score
-            pieces = tl.load(window_lse + num_windows * num_rows + rows, mask=is_row, other=float("-inf"))
+        if IS_CAUSAL:
+            # Of the window that review tokens share with observers, only their part counts for the score.
+            pieces = tl.load(of_divided + rows, mask=is_row, other=float("-inf"))
             review += tl.sum(tl.exp2(pieces - row_lse), 0)
     num_counted = tl.minimum(num_review - windows * WINDOW, WINDOW)
     counted = sums

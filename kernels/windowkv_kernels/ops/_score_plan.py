@@ -24,7 +24,9 @@ from windowkv_kernels.ops._score_sums import sum_exponentials
 from windowkv_kernels.ops._score_tops import rate_windows, sum_ratings
 
 MAX_WINDOW = 256  # tokens; a window must fit into one tile
-MIN_MEAN_WINDOW = 8  # smaller ones have so many log-sum-exps that reading the keys twice is cheaper
+# A mean leaves so many log-sum-exps of smaller windows, or of more observers, that reading the keys twice is cheaper.
+MIN_MEAN_WINDOW = 8
+MAX_MEAN_OBSERVERS = 128
 MIN_TOKENS_PER_SPLIT = 512
 
 
@@ -38,11 +40,6 @@ class Question:
     softcap: float | None
     is_causal: bool
     num_review: int
-
-    @property
-    def is_mean(self) -> bool:
-        takes_all = self.top_p is None or self.top_p >= self.window_size
-        return takes_all and self.window_size >= MIN_MEAN_WINDOW
 
 
 @dataclass(frozen=True)
@@ -68,6 +65,12 @@ class Work:
     def num_rows(self) -> int:
         return self.num_heads * self.num_observers
 
+    @property
+    def is_one_pass(self) -> bool:
+        top_p, window_size = self.question.top_p, self.question.window_size
+        is_mean = top_p is None or top_p >= window_size
+        return is_mean and window_size >= MIN_MEAN_WINDOW and self.num_observers <= MAX_MEAN_OBSERVERS
+
     def split(self, programs_per_split: int) -> tuple[int, int]:
         """(splits, windows per split), whole tiles each, as many as fill the GPU."""
         num_tiles = triton.cdiv(self.num_windows, self.windows_at_once)
@@ -84,7 +87,7 @@ def plan(
     """queries [H, α, D]. The scores are there when the launches have run."""
     work = _measure(queries, keys, question, part)
     scores = WindowScores(*torch.empty(2, work.num_windows, dtype=torch.float32, device=work.device))
-    if question.is_mean:
+    if work.is_one_pass:
         window_lse = torch.empty(work.num_windows + 1, work.num_rows, dtype=torch.float32, device=work.device)
         first, lse = _plan_sums(work, window_lse)
         return [first, _plan_means(work, lse, window_lse, scores)], scores

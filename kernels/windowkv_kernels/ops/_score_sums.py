@@ -174,7 +174,8 @@ def sum_exponentials(
         top = new_top
         if window_lse is not None:
             windows = first_window + tl.arange(0, WINDOWS)[None, :]
-            target = window_lse + windows * num_rows + row[:, None]
+            target = window_lse + first_window * num_rows.to(tl.int64)
+            target += tl.arange(0, WINDOWS)[None, :] * num_rows + row[:, None]
             is_stored = is_row[:, None] & (windows < last_window)
             tl.store(target, _log_of(sums, shift[:, None]), mask=is_stored)
             if IS_CAUSAL:
@@ -182,7 +183,7 @@ def sum_exponentials(
                 if (divided >= first_window) & (divided < first_window + WINDOWS):
                     part = tl.where(tokens[None, :] < num_review, weights, 0.0)
                     sums = tl.sum(tl.reshape(part, [BLOCK_R, WINDOWS, WINDOW_PAD]), 2)
-                    target = window_lse + num_windows * num_rows + row[:, None] + windows * 0
+                    target = window_lse + num_windows * num_rows.to(tl.int64) + row[:, None] + windows * 0
                     tl.store(target, _log_of(sums, shift[:, None]), mask=is_stored & (windows == divided))
     tl.store(lse + row * num_splits + split, _log_of(total, top), mask=is_row)
 

@@ -76,7 +76,7 @@ class BlocksCase:
 
         judge = torch.full_like(restored, -7.0)
         reference.dequantize_blocks(got, judge, block_ids)
-        torch.testing.assert_close(restored, judge, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(restored, judge, atol=1e-5, rtol=1e-6)  # a GPU fuses step · code + low
         judged = reference.quantize_blocks(blocks, block_ids, self.codec)
         assert torch.equal(got.key_scales, judged.key_scales)
         assert torch.equal(got.value_scales, judged.value_scales)

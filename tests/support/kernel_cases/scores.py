@@ -18,9 +18,10 @@ from windowkv_kernels import (
     score_windows,
 )
 
-# Relative, of scores that are sums of many weights; the short dtypes are exact as inputs, so that what is left is fp32
-# accumulation in another order. Quantized keys are judged against their dequantized values, in the queries' dtype.
-TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-5, torch.bfloat16: 2e-5}
+# Relative, of scores that are sums of many weights. The short dtypes are exact as inputs; what is left is accumulation
+# in fp32, of which tensor cores cut off more than rounding would. Quantized keys are judged against their dequantized
+# values in the queries' dtype.
+TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-4, torch.bfloat16: 2e-4}
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,9 @@ TINY = [
     ),  # observers beyond one tile
     ScoreCase(heads=8, kv_heads=1, num_observers=8),  # 8 to 1: heads beyond one tile
     ScoreCase(heads=3, kv_heads=1, num_observers=1),
+    ScoreCase(
+        num_tokens=161, num_observers=150, heads=1, kv_heads=1
+    ),  # a mean with too many observers for one pass
     ScoreCase(window_size=1, num_tokens=37),
     *(
         ScoreCase(window_size=9, num_tokens=n, num_observers=4) for n in (40, 39)
