@@ -22,7 +22,7 @@ DEVELOPMENT_SEED = 770_000
 MAX_ANSWER_TOKENS = 8
 MAX_NEW_TOKENS = 96
 GOOD_ENOUGH = 0.99  # of the full cache's score: among leaders as good as this the fewest win
-CLEARLY_BETTER = 0.01  # mean score; an option leaves its safer value only for more than this
+CLEARLY_BETTER = 0.005  # mean score; an option leaves its safer value only for more than this
 
 # What is tried of each option, the safest first.
 OPTIONS: dict[str, tuple[object, ...]] = {
