@@ -52,7 +52,7 @@ class Compiled:
 
 def compile_ahead(launch: Launch, capability: int) -> Compiled:
     """What a launch compiles to on a GPU of compute capability 80, 90, …; its tensors may be on the meta device."""
-    signature, constants, attributes = _specialize(launch)
+    signature, constants, attributes = specialize(launch)
     compiled = triton.compile(
         ASTSource(launch.kernel, signature, constants, attributes),
         target=GPUTarget("cuda", capability, 32),
@@ -73,7 +73,7 @@ def compile_ahead(launch: Launch, capability: int) -> Compiled:
     )
 
 
-def _specialize(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int, ...], Any]]:
+def specialize(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int, ...], Any]]:
     """Signature, constants and alignment as Triton derives them from the arguments of a call: None and 1 are compiled
     in, pointers and multiples of 16 are known as such."""
     signature: dict[str, str] = {}
@@ -87,9 +87,15 @@ def _specialize(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tu
             constants[parameter.name] = value
             continue
         signature[parameter.name] = _type_of(value)
-        if isinstance(value, Tensor) or (is_looked_at and value % 16 == 0):
+        if _is_multiple_of_16(value, parameter):
             attributes[(index,)] = [["tt.divisibility", 16]]
     return signature, constants, attributes
+
+
+def _is_multiple_of_16(value: Tensor | float | int, parameter: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.data_ptr() % 16 == 0 and not parameter.do_not_specialize_on_alignment
+    return isinstance(value, int) and value % 16 == 0 and not parameter.do_not_specialize
 
 
 def _type_of(value: Tensor | float | int) -> str:

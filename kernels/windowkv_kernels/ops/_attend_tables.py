@@ -118,9 +118,14 @@ def plan_attend(
     )
 
 
+# Tables grow while serving and are views into wider ones: nothing may be compiled anew for their sizes and places.
 @triton.jit(
+    do_not_specialize_on_alignment=["block_table", "key_positions", "query_positions"],
     do_not_specialize=[
         "place",
+        "table_stride",
+        "key_position_stride",
+        "query_position_stride",
         "sliding_window",
         "length",
         "rows_per_table",
@@ -129,7 +134,7 @@ def plan_attend(
         "tokens_per_split",
         "first_split",
         "num_partials",
-    ]
+    ],
 )
 def _attend_tables(
     queries,  # [B, H, m, D]

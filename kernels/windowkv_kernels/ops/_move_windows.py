@@ -54,7 +54,7 @@ def plan(
     )
 
 
-@triton.jit(do_not_specialize=["num_tokens"])
+@triton.jit(do_not_specialize_on_alignment=["windows", "block_ids"], do_not_specialize=["num_tokens"])
 def _move_windows(
     staging,  # [num_layers, 2, capacity, Hkv · D]
     blocks,  # [N, γ, 2, ω, Hkv · D]

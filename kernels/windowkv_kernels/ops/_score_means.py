@@ -5,13 +5,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from windowkv_kernels.ops._score_sums import load_lse
 
-
-@triton.jit(do_not_specialize=["num_splits", "num_windows", "num_rows", "num_heads", "num_review"])
+@triton.jit(
+    do_not_specialize_on_alignment=["score", "mass"],  # rows of one tensor, as long as there are windows
+    do_not_specialize=["num_windows", "num_rows", "num_heads", "num_review"],
+)
 def average_windows(
-    lse,  # [H · α, num_splits]
-    num_splits,
+    lse,  # [H · α]
     window_lse,  # [num_windows + 1, H · α]
     score,  # [num_windows]
     mass,
@@ -23,7 +23,6 @@ def average_windows(
     WINDOW: tl.constexpr,
     BLOCK_W: tl.constexpr,
     BLOCK_R: tl.constexpr,
-    SPLITS_PAD: tl.constexpr,
 ):
     """mass_w = Σ_rows 2^(window_lse_w - lse) / rows; score_w likewise over review tokens / (their number · heads)."""
     first_window = tl.program_id(0) * BLOCK_W
@@ -35,7 +34,7 @@ def average_windows(
     for first in range(0, num_rows, BLOCK_R):
         rows = first + tl.arange(0, BLOCK_R)
         is_row = rows < num_rows
-        row_lse = load_lse(lse, rows, is_row, num_splits, SPLITS_PAD)
+        row_lse = tl.load(lse + rows, mask=is_row, other=0.0)
         is_there = (windows < num_windows)[:, None] & is_row[None, :]
         source = of_windows + tl.arange(0, BLOCK_W)[:, None] * num_rows + rows[None, :]
         pieces = tl.load(source, mask=is_there, other=float("-inf"))

@@ -20,7 +20,7 @@ from windowkv_kernels.ops._key_tiles import computing_dtype, key_arguments
 from windowkv_kernels.ops._launch import Launch, pad_to_power_of_two
 from windowkv_kernels.ops._parts import Part, Tile, tile_for
 from windowkv_kernels.ops._score_means import average_windows
-from windowkv_kernels.ops._score_sums import sum_exponentials
+from windowkv_kernels.ops._score_sums import merge_lse, sum_exponentials
 from windowkv_kernels.ops._score_tops import rate_windows, sum_ratings
 
 MAX_WINDOW = 256  # tokens; a window must fit into one tile
@@ -86,13 +86,14 @@ def plan(
 ) -> tuple[list[Launch], WindowScores]:
     """queries [H, α, D]. The scores are there when the launches have run."""
     work = _measure(queries, keys, question, part)
-    scores = WindowScores(*torch.empty(2, work.num_windows, dtype=torch.float32, device=work.device))
+    empty = torch.empty(2, work.num_windows, dtype=torch.float32, device=work.device)
+    scores = WindowScores(empty[0], empty[1])
     if work.is_one_pass:
         window_lse = torch.empty(work.num_windows + 1, work.num_rows, dtype=torch.float32, device=work.device)
-        first, lse = _plan_sums(work, window_lse)
-        return [first, _plan_means(work, lse, window_lse, scores)], scores
-    first, lse = _plan_sums(work, None)
-    return [first, *_plan_tops(work, lse, scores)], scores
+        sums, lse = _plan_sums(work, window_lse)
+        return [*sums, _plan_means(work, lse, window_lse, scores)], scores
+    sums, lse = _plan_sums(work, None)
+    return [*sums, *_plan_tops(work, lse, scores)], scores
 
 
 def _measure(queries: Tensor, keys: Tensor | QuantizedKeys, question: Question, part: Part) -> Work:
@@ -134,14 +135,15 @@ def _measure(queries: Tensor, keys: Tensor | QuantizedKeys, question: Question, 
     )
 
 
-def _plan_sums(work: Work, window_lse: Tensor | None) -> tuple[Launch, Tensor]:
+def _plan_sums(work: Work, window_lse: Tensor | None) -> tuple[list[Launch], Tensor]:
+    """The launches after which each row's log-sum-exp [H · α] is there, and those of its windows where asked for."""
     rows_per_head = work.group * work.num_observers
     block_r = min(work.tile["ROWS"], pad_to_power_of_two(rows_per_head, at_least=16))
     num_row_tiles = triton.cdiv(rows_per_head, block_r)
     num_splits, windows_per_program = work.split(work.num_kv_heads * num_row_tiles)
-    lse = torch.empty(work.num_rows, num_splits, dtype=torch.float32, device=work.device)
+    split_lse = torch.empty(work.num_rows, num_splits, dtype=torch.float32, device=work.device)
     arguments = work.arguments | {
-        "lse": lse,
+        "split_lse": split_lse,
         "num_splits": num_splits,
         "window_lse": window_lse,
         "num_rows": work.num_rows,
@@ -149,7 +151,23 @@ def _plan_sums(work: Work, window_lse: Tensor | None) -> tuple[Launch, Tensor]:
         "BLOCK_R": block_r,
     }
     grid = (work.num_kv_heads, num_row_tiles, num_splits)
-    return Launch(sum_exponentials, grid, arguments, work.tile.num_warps, work.tile.num_stages), lse
+    sums = Launch(sum_exponentials, grid, arguments, work.tile.num_warps, work.tile.num_stages)
+    merge, lse = _plan_merge(split_lse)
+    return [sums, merge], lse
+
+
+def _plan_merge(split_lse: Tensor) -> tuple[Launch, Tensor]:
+    num_rows, num_splits = split_lse.shape
+    lse = torch.empty(num_rows, dtype=torch.float32, device=split_lse.device)
+    arguments = {
+        "split_lse": split_lse,
+        "lse": lse,
+        "num_splits": num_splits,
+        "num_rows": num_rows,
+        "ROWS": 16,
+        "SPLITS": 64,
+    }
+    return Launch(merge_lse, (triton.cdiv(num_rows, arguments["ROWS"]),), arguments), lse
 
 
 def _plan_means(work: Work, lse: Tensor, window_lse: Tensor, scores: WindowScores) -> Launch:
@@ -159,7 +177,6 @@ def _plan_means(work: Work, lse: Tensor, window_lse: Tensor, scores: WindowScore
         (triton.cdiv(work.num_windows, block_w),),
         {
             "lse": lse,
-            "num_splits": lse.shape[1],
             "window_lse": window_lse,
             "score": scores.score,
             "mass": scores.mass,
@@ -171,9 +188,7 @@ def _plan_means(work: Work, lse: Tensor, window_lse: Tensor, scores: WindowScore
             "WINDOW": work.question.window_size,
             "BLOCK_W": block_w,
             "BLOCK_R": block_r,
-            "SPLITS_PAD": pad_to_power_of_two(lse.shape[1]),
         },
-        num_warps=8,
     )
 
 
@@ -190,14 +205,12 @@ def _plan_tops(work: Work, lse: Tensor, scores: WindowScores) -> list[Launch]:
     )
     arguments = work.arguments | {
         "lse": lse,
-        "num_splits": lse.shape[1],
         "rated": rated,
         "windows_per_program": windows_per_program,
         "top_p": top_p,
         "HEADS": heads,
         "OBSERVERS": observers,
         "FITS": work.num_observers <= observers,
-        "SPLITS_PAD": pad_to_power_of_two(lse.shape[1]),
     }
     grid = (work.num_kv_heads, num_head_tiles, num_pieces)
     rate = Launch(rate_windows, grid, arguments, work.tile.num_warps, work.tile.num_stages)

@@ -49,19 +49,6 @@ def load_query_halves(
     return lower, upper
 
 
-@triton.jit
-def load_lse(lse, rows, is_row, num_splits, SPLITS_PAD: tl.constexpr):
-    """Each row's log-sum-exp over all tokens, from those of the splits; +inf for rows that are not there, which then
-    give nothing to any token."""
-    splits = tl.arange(0, SPLITS_PAD)[:, None]
-    is_there = (splits < num_splits) & is_row[None, :]
-    pieces = tl.load(lse + rows[None, :] * num_splits + splits, mask=is_there, other=float("-inf"))
-    top = tl.max(pieces, 0)
-    shift = tl.where(is_row, top, 0.0)  # a row that is there sees a token, its own at least
-    total = tl.sum(tl.exp2(pieces - shift[None, :]), 0)
-    return tl.where(is_row, shift + tl.log2(tl.where(is_row, total, 1.0)), float("inf"))
-
-
 @triton.jit(
     do_not_specialize=[
         "num_observers",
@@ -87,7 +74,7 @@ def sum_exponentials(
     num_tokens,
     scale,
     softcap,
-    lse,  # [H · α, num_splits]
+    split_lse,  # [H · α, num_splits]
     num_splits,
     window_lse,  # [num_windows + 1, H · α], the last for the review part of a window that ends beyond it; or None
     num_windows,
@@ -185,7 +172,7 @@ def sum_exponentials(
                     sums = tl.sum(tl.reshape(part, [BLOCK_R, WINDOWS, WINDOW_PAD]), 2)
                     target = window_lse + num_windows * num_rows.to(tl.int64) + row[:, None] + windows * 0
                     tl.store(target, _log_of(sums, shift[:, None]), mask=is_stored & (windows == divided))
-    tl.store(lse + row * num_splits + split, _log_of(total, top), mask=is_row)
+    tl.store(split_lse + row * num_splits + split, _log_of(total, top), mask=is_row)
 
 
 @triton.jit
@@ -193,3 +180,28 @@ def _log_of(total, shift):
     """log2(total · 2^shift), -inf for a total of 0."""
     is_any = total > 0.0
     return tl.where(is_any, shift + tl.log2(tl.where(is_any, total, 1.0)), float("-inf"))
+
+
+@triton.jit(do_not_specialize=["num_splits", "num_rows"])
+def merge_lse(
+    split_lse,  # [H · α, num_splits]
+    lse,  # [H · α]
+    num_splits,
+    num_rows,
+    ROWS: tl.constexpr,
+    SPLITS: tl.constexpr,
+):
+    """lse = log2 Σ_splits 2^split_lse; every row sees a token, its own at least."""
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    top = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    for first in range(0, num_splits, SPLITS):
+        splits = first + tl.arange(0, SPLITS)
+        is_there = (rows < num_rows)[:, None] & (splits < num_splits)[None, :]
+        source = split_lse + rows[:, None] * num_splits + splits[None, :]
+        pieces = tl.load(source, mask=is_there, other=float("-inf"))
+        new_top = tl.maximum(top, tl.max(pieces, 1))
+        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
+        total = total * tl.exp2(top - shift) + tl.sum(tl.exp2(pieces - shift[:, None]), 1)
+        top = new_top
+    tl.store(lse + rows, _log_of(total, top), mask=rows < num_rows)

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from windowkv_kernels.ops._key_tiles import load_key_halves
-from windowkv_kernels.ops._score_sums import in_powers_of_two, load_lse, load_query_halves
+from windowkv_kernels.ops._score_sums import in_powers_of_two, load_query_halves
 
 
 @triton.jit
@@ -40,7 +40,6 @@ def _received(
         "num_tokens",
         "num_review",
         "top_p",
-        "num_splits",
         "num_windows",
         "windows_per_program",
     ]
@@ -59,8 +58,7 @@ def rate_windows(
     num_tokens,
     scale,
     softcap,
-    lse,
-    num_splits,
+    lse,  # [H · α]
     rated,  # [Hkv · head tiles, 2, num_windows]: sums of scores, sums of mass
     num_windows,
     windows_per_program,
@@ -80,7 +78,6 @@ def rate_windows(
     HEADS: tl.constexpr,
     OBSERVERS: tl.constexpr,
     FITS: tl.constexpr,  # all observers are in one tile, loaded once
-    SPLITS_PAD: tl.constexpr,
 ):
     """Per window: Σ_heads of the top_p largest t_j among its review tokens, and Σ_heads Σ_j t_j over all of them.
 
@@ -107,7 +104,7 @@ def rate_windows(
             HALF,
             HALF_PAD,
         )
-        row_lse = load_lse(lse, head * num_observers + observer, is_row, num_splits, SPLITS_PAD)
+        row_lse = tl.load(lse + head * num_observers + observer, mask=is_row, other=float("inf"))
         seen_until = num_tokens
         if IS_CAUSAL:
             seen_until = (num_tokens - num_observers + observer + 1)[None, :]
@@ -168,7 +165,7 @@ def rate_windows(
                     HALF,
                     HALF_PAD,
                 )
-                row_lse = load_lse(lse, head * num_observers + some, is_row, num_splits, SPLITS_PAD)
+                row_lse = tl.load(lse + head * num_observers + some, mask=is_row, other=float("inf"))
                 seen_until = num_tokens
                 if IS_CAUSAL:
                     seen_until = (num_tokens - num_observers + some + 1)[None, :]
@@ -200,7 +197,8 @@ def rate_windows(
 
 
 @triton.jit(
-    do_not_specialize=["num_parts", "num_windows", "num_review", "top_p", "counted", "num_rows", "num_heads"]
+    do_not_specialize_on_alignment=["score", "mass"],  # rows of one tensor, as long as there are windows
+    do_not_specialize=["num_parts", "num_windows", "num_review", "counted", "num_rows", "num_heads"],
 )
 def sum_ratings(
     rated,  # [parts, 2, num_windows]

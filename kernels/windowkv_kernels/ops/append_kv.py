@@ -46,7 +46,10 @@ def plan(blocks: Tensor, place: int, keys: Tensor, values: Tensor, slots: Tensor
     )
 
 
-@triton.jit(do_not_specialize=["place", "length"])
+@triton.jit(
+    do_not_specialize_on_alignment=["slots"],  # a view into the tail's
+    do_not_specialize=["place", "length", "slot_batch_stride", "slot_token_stride"],
+)
 def _append_kv(
     keys,  # [B, m, Hkv, D]
     key_batch_stride,

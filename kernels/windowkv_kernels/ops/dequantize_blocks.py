@@ -23,7 +23,7 @@ def plan(quantized: QuantizedBlocks, blocks: Tensor, block_ids: Tensor, part: Pa
     return Launch(_dequantize_blocks, grid, arguments, tile.num_warps, tile.num_stages)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["block_ids"])
 def _dequantize_blocks(
     packed,  # uint8 [W, BLOCK_BYTES]
     scales,  # the same memory as int16

@@ -26,7 +26,7 @@ def plan(blocks: Tensor, block_ids: Tensor, codec: BlockCodec, part: Part) -> tu
     return Launch(_quantize_blocks, grid, arguments, tile.num_warps, tile.num_stages), quantized
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["block_ids"])
 def _quantize_blocks(
     blocks,  # [N, γ, 2, ω, Hkv, D]
     block_ids,  # [W]

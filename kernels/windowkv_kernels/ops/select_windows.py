@@ -40,7 +40,7 @@ def plan(scores: Tensor, counts: Sequence[int], forced: Sequence[int], part: Par
     return Launch(_select_windows, (num_rows,), arguments, tile.num_warps, tile.num_stages), chosen
 
 
-@triton.jit(do_not_specialize=["num_windows", "num_forced", "chosen_stride"])
+@triton.jit(do_not_specialize=["score_stride", "num_windows", "num_forced", "chosen_stride"])
 def _select_windows(
     scores,  # [S, num_windows]
     score_stride,
