@@ -98,10 +98,18 @@ def test_a_second_signal_ends_it_at_once_and_redis_keeps_what_it_acknowledged(
         check_restored(model, redis, cache)
 
 
-def test_an_answer_that_takes_longer_than_the_drain_is_cut_off_and_says_why(start: START) -> None:
-    with start(drain_s=0.2) as worker, hasty(worker) as client:
+def test_an_answer_that_takes_longer_than_the_drain_is_cut_off_and_nothing_of_it_is_logged(
+    start: START, tmp_path: Path
+) -> None:
+    with start(drain_s=0.2, log_level="debug") as worker, hasty(worker) as client:
+        cache = client.caches.create("a document of secrets: xylograph", kept_ratio=0.5, ttl=60)
+        said = client.generate(cache, "tell quixotry", max_tokens=5, ignore_eos=True).read()
         stream = begin(client)
         worker.signal(signal.SIGINT)
         with pytest.raises(Draining):
             stream.read()
         assert worker.wait() == 0
+    log = (tmp_path / "log").read_text()
+    assert "CreateCache" in log, "the log tells of the calls"
+    for private in ("xylograph", "quixotry", said):
+        assert private not in log

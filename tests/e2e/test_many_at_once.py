@@ -21,7 +21,7 @@ from windowkv.v1.generation_pb2 import GenerateRequest as WireRequest
 from windowkv.v1.generation_pb2 import Sampling as WireSampling
 from windowkv.v1.generation_pb2_grpc import GenerationServiceStub
 from windowkv.v1.types_pb2 import Input, TokenIds
-from windowkv_client import CacheFull, CacheNotFound, Client, QueueFull, RetryPolicy
+from windowkv_client import CacheExpired, CacheFull, CacheNotFound, Client, QueueFull, RetryPolicy
 from windowkv_service.config import Settings
 from windowkv_service.domain.requests import GenerateRequest, Sampling
 from windowkv_service.engine.resources import Resources
@@ -195,6 +195,27 @@ def test_an_answer_goes_on_when_its_cache_expires(model: Path) -> None:
             assert list(stream.token_ids) == plain_generate(model, DOCUMENT + QUESTION, 300)
             check_books(service)
             assert service.ask(used_blocks) == 0
+    finally:
+        service.stop()
+
+
+def test_a_clock_that_jumps_ends_caches_early_at_most(model: Path) -> None:
+    clock = Clock()
+    settings = Settings(
+        listen="127.0.0.1:0", device="cpu", model=str(model), window_size=8, device_tier_bytes=1 << 22
+    )
+    service = RunningService(settings, clock)
+    try:
+        with asking(service) as client:
+            cache = client.caches.create(token_ids=DOCUMENT, kept_ratio=0.4, ttl="2h")
+            expected = answer(client, QUESTION, cache).token_ids
+            for jump_s in (-3600, 7190):
+                clock.now += jump_s
+                assert answer(client, QUESTION, cache).token_ids == expected
+            clock.now += 3600 + 20
+            with pytest.raises(CacheExpired):
+                answer(client, QUESTION, cache)
+            assert answer(client, QUESTION, client.caches.create(token_ids=DOCUMENT, kept_ratio=0.4)).text
     finally:
         service.stop()
 

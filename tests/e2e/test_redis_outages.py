@@ -236,6 +236,19 @@ def test_it_dies_while_a_question_waits_for_it(start: START, redis: RedisServer,
         assert (said.token_ids, said.usage.is_recomputed) == (expected, True)
 
 
+def test_it_dies_while_a_creation_waits_for_its_acknowledgement(
+    start: START, redis: RedisServer, expected: list[int]
+) -> None:
+    redis.start()
+    with start() as worker, asking(worker) as client, ThreadPoolExecutor(1) as pool:
+        redis.freeze()
+        waiting = pool.submit(demand, client)
+        assert eventually(lambda: prefilled_tokens(worker) == len(DOCUMENT))
+        redis.kill()
+        assert isinstance(waiting.exception(timeout=PATIENT_S), TierDown)
+        assert answer(client, QUESTION, create(client)).token_ids == expected
+
+
 # Stuck: the port is open, nothing answers
 
 
@@ -419,7 +432,10 @@ def test_a_redis_that_takes_no_writes_still_restores(
         with pytest.raises(TierDown):
             hasty.caches.create(token_ids=random_tokens(8, 40), durability="redis", timeout=PATIENT_S)
         assert metric(worker, "windowkv_redis_errors_total", op="write", reason=reason) > 0
+        (refused,) = (each.name for each in client.caches.list() if each.name != name)
         worker.ask(forget_all_but_redis)
+        with pytest.raises(CacheNotFound):
+            client.caches.get(refused)  # what was not written as a whole is not there
         said = answer(client, QUESTION, name)
         assert (said.token_ids, said.usage.source_tier) == (expected, "redis")
         refuse(redis, False)
