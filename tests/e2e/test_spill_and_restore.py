@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -242,6 +244,33 @@ def test_another_secret_shares_nothing_and_finds_nothing(start: START) -> None:
             client.caches.get(cache)
         assert list(client.caches.list()) == []
         assert answer(client, DOCUMENT).usage.cached_tokens == 0
+
+
+def test_a_new_calibration_of_leaders_remakes_the_index_once(
+    model: Path, redis: RedisServer, tmp_path: Path
+) -> None:
+    """Blocks do not depend on who leads; the index does."""
+    calibrated = tmp_path / "calibrated"
+    shutil.copytree(model, calibrated)
+    options = {"window_size": WINDOW, "device_tier_bytes": 1 << 22, "redis_url": redis.url}
+    with running(model=str(calibrated), **options) as worker, asking(worker) as client:
+        cache = create_in_redis(client, token_ids=DOCUMENT, kept_ratio=0.4)
+        former = len(frame_keys(redis))
+    leaders = [{"layer": 2, "leads": [0, 1, 2, 3]}]
+    profile = {"format": 1, "leaders": leaders, "index_bits": 8, "vote_tokens": 4, "top_p": None}
+    profile |= {"keep_first": True, "keep_last_windows": 1}
+    (calibrated / "windowkv_profile.json").write_text(json.dumps(profile))
+    for is_first in (True, False):
+        with running(model=str(calibrated), **options) as worker, asking(worker) as client:
+            said = answer(client, QUESTION, cache.name)
+            assert said.usage.is_recomputed == is_first
+            assert answer(client, QUESTION, cache.name, selection="full").token_ids == plain_generate(
+                model, DOCUMENT + QUESTION, 14
+            )
+            assert eventually(lambda: len(frame_keys(redis)) == former), "the old index is gone"
+    with running(model=str(calibrated), **options) as worker, asking(worker) as client:
+        client.caches.delete(cache)
+        assert frame_keys(redis) == []
 
 
 # Which windows

@@ -201,6 +201,22 @@ class PrefixStore:
         self._names.give(entry, alias)
         entry.alias_time = given_time
 
+    def reindex(
+        self,
+        entry: Entry,
+        profile_digest: bytes,
+        pieces: Sequence[tuple[int, int]],
+        addresses: Sequence[Address],
+    ) -> Sequence[Address]:
+        """The entry's index is of other leaders from now on. Answers what nothing in the books needs any more."""
+        former, is_known = entry.index_addresses, self._entries.get(entry.cache_id) is entry
+        entry.profile_digest, entry.index_pieces = profile_digest, tuple(pieces)
+        entry.index_addresses = tuple(addresses)
+        if is_known:
+            self._claims.claim(addresses)
+            self._claims.release(former)
+        return [address for address in former if address not in self._claims]
+
     def drop(self, entry: Entry) -> Sequence[Address]:
         """Forget it here. Answers the addresses that no other entry of this worker needs: what may go from
         the tiers. While it is in use its place on the device stays, unnamed."""

@@ -15,7 +15,8 @@ from windowkv_service.domain.results import CreateOutcome, PrefillProgress
 from windowkv_service.engine.aliases import announce
 from windowkv_service.engine.blocks import FetchReport
 from windowkv_service.engine.durability import acknowledged, settle
-from windowkv_service.engine.entries import adopt, info, landed, spill, spread, take_alias_below
+from windowkv_service.engine.entries import info, spill, spread, take_alias_below
+from windowkv_service.engine.lookup import adopt, landed
 from windowkv_service.engine.prefill import Prefilled, prefill
 from windowkv_service.engine.prompt import Prompt
 from windowkv_service.engine.resources import Resources

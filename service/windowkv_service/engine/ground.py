@@ -8,8 +8,9 @@ from windowkv_service.cache.entry import Entry
 from windowkv_service.domain.requests import Compression, GenerateRequest, Retention
 from windowkv_service.domain.results import MissReason
 from windowkv_service.engine.blocks import Claim, FetchReport
-from windowkv_service.engine.entries import claim_windows, find, make_resident, prompt_of
+from windowkv_service.engine.entries import claim_windows, make_resident, prompt_of
 from windowkv_service.engine.index import LeaderIndex
+from windowkv_service.engine.lookup import find
 from windowkv_service.engine.prefill import prefill
 from windowkv_service.engine.prompt import Prompt
 from windowkv_service.engine.resources import Resources
@@ -44,7 +45,9 @@ def ground_on_prompt(resources: Resources, request: GenerateRequest) -> Walk[Gro
     report = FetchReport()
     if not before:
         return Ground(prompt, Claim(resources, prompt, prompt.all_windows()), 1.0, report, 0)
-    done = yield from prefill(resources, prompt, UNCOMPRESSED, report, lambda progress: None)
+    done = yield from prefill(
+        resources, prompt, UNCOMPRESSED, report, lambda progress: None, is_kept_below=False
+    )
     ground = Ground(prompt, done.claim, 1.0, report, done.num_reused)
     if done.num_reused == 0:
         num_common = resources.store.nearest(request.tenant, request.token_ids)

@@ -43,8 +43,11 @@ def prefill(
     compression: Compression,
     report: FetchReport,
     on_progress: OnProgress,
+    *,
+    is_kept_below: bool = True,
 ) -> Walk[Prefilled]:
-    """The whole way from tokens to chosen blocks. Whoever takes the result releases its claim."""
+    """The whole way from tokens to chosen blocks. Whoever takes the result releases its claim. Frames are made only of
+    what is to be kept below."""
     selector = resources.selectors[compression.method]
     observed = Observed(selector.observed_layers(resources.model.layout), selector.observation_size)
     submitted = time.monotonic()
@@ -56,8 +59,10 @@ def prefill(
         computed = time.monotonic()
         index = _make_index(resources, prompt, compression, staging)
         selection = _choose(resources, prompt, compression, selector, staging, observed, index)
+        frames = []
+        if is_kept_below:
+            frames = _outgoing(resources, prompt, compression, selection.windows, index, staging)
         claim = yield from claim_staged(resources, prompt, selection.windows, staging)
-        frames = _outgoing(resources, prompt, compression, selection.windows, index, staging)
     ended = time.monotonic()
     return Prefilled(
         claim, selection, index, frames, num_reused, ended - started, ended - computed, started - submitted
@@ -72,8 +77,8 @@ def prefill_again(
     yield from resources.staging_free()
     with resources.stage(prompt.num_tokens) as staging:
         yield from _restage_all(resources, prompt, staging, report)
-        claim = yield from claim_staged(resources, prompt, windows, staging)
-        return claim, _block_frames(resources, prompt, retained, staging)
+        frames = _block_frames(resources, prompt, retained, staging)
+        return (yield from claim_staged(resources, prompt, windows, staging)), frames
 
 
 def rebuild_index(
