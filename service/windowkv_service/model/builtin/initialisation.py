@@ -2,7 +2,7 @@
 
 A model of this size answers "what follows Marlow?" with two layers: the first writes into every token which tokens
 came just before it, a later one searches for the token that was preceded by what is asked for, and copies it. From
-independent random weights training sits for long on the plateau of guessing among the document's answers, because
+independent random weights every short trial sat on the plateau of guessing among the document's answers, because
 neither circuit pays before the other exists. From this start it leaves the plateau within a hundred steps. All weights
 are trained afterwards; the architecture stays a stock Llama.
 """
