@@ -1,0 +1,71 @@
+"""Working with a service whose Redis comes and goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from asking import create_in_redis, random_tokens
+from running_service import RunningService
+
+from windowkv_client import Client, RetryPolicy
+from windowkv_service.cache.tiers.host import HostTier
+from windowkv_service.engine.resources import Resources
+
+DOCUMENT = random_tokens(1, 157)
+QUESTION = random_tokens(2, 9)
+PATIENT_S = 30.0  # a call that waits for Redis for ever fails at this
+START = Callable[..., AbstractContextManager[RunningService]]
+
+
+def impatient(worker: RunningService) -> Client:
+    """Shows each refusal instead of trying again."""
+    return Client(worker.target, retry=RetryPolicy(max_attempts=1))
+
+
+def create(client: Client, **options: Any) -> str:
+    options = {"token_ids": DOCUMENT, "kept_ratio": 1.0, "timeout": PATIENT_S, **options}
+    if options.pop("durability", "device") == "redis":
+        return create_in_redis(client, **options).name
+    return client.caches.create(**options).name
+
+
+def demand(client: Client, **options: Any) -> None:
+    """Create once, and insist on Redis."""
+    client.caches.create(token_ids=DOCUMENT, kept_ratio=1.0, durability="redis", timeout=PATIENT_S, **options)
+
+
+def redis_health(client: Client) -> str:
+    worker = client.health().worker
+    assert worker is not None
+    return {status.tier: status.health for status in worker.tiers}["redis"]
+
+
+def is_up(client: Client) -> bool:
+    return redis_health(client) == "up"
+
+
+def is_down(client: Client) -> bool:
+    return redis_health(client) == "down"
+
+
+def forget_all_but_redis(resources: Resources) -> None:
+    for entry in list(resources.store.entries()):
+        resources.store.drop(entry)
+    forget_host(resources)
+
+
+def forget_all_but_the_books(resources: Resources) -> None:
+    for entry in resources.store.entries():
+        resources.store.evict(entry)
+        for pool in resources.device.pools.values():
+            for address in entry.addresses:
+                pool.forget(address)
+    forget_host(resources)
+
+
+def forget_host(resources: Resources) -> None:
+    host = resources.tiers[0]
+    assert isinstance(host, HostTier)
+    host.clear()
