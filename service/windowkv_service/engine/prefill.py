@@ -155,12 +155,16 @@ def _choose(
     observation = Observation(
         queries=observed.by_layer,
         keys=lambda layer: staging.keys(layer, prompt.num_tokens),
+        values=lambda layer: staging.values(layer, prompt.num_tokens),
+        token_ids=prompt.token_ids,
         num_tokens=prompt.num_tokens,
         scales=resources.model.scales,
         layout=prompt.layout,
     )
     budget = budget_bytes(resources, compression.kept_ratio, prompt.num_tokens, index)
-    return selector.select(observation, budget_bytes=budget, task=compression.task)
+    selection = selector.select(observation, budget_bytes=budget, task=compression.task)
+    assert isinstance(selection, WindowSelection)
+    return selection
 
 
 def budget_bytes(resources: Resources, kept_ratio: float, num_tokens: int, index: LeaderIndex | None) -> int:

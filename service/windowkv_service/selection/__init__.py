@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from windowkv_service.selection.base import Leader, Observation, Selector, WindowSelection
+from windowkv_service.selection.base import (
+    Leader,
+    Observation,
+    Repeated,
+    Selection,
+    Selector,
+    TokenSelection,
+    WindowSelection,
+)
 from windowkv_service.selection.baselines import Random, Streaming
 from windowkv_service.selection.full import Full
 from windowkv_service.selection.profile_file import PROFILE_NAME, load_profile, save_profile
@@ -14,7 +22,10 @@ __all__ = [
     "Leader",
     "Observation",
     "QuestionProfile",
+    "Repeated",
+    "Selection",
     "Selector",
+    "TokenSelection",
     "WindowKV",
     "WindowSelection",
     "choose_windows",

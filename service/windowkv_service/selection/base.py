@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Never, Protocol
 
 from torch import Tensor
 
@@ -12,6 +12,8 @@ from windowkv_service.domain.requests import Task
 from windowkv_service.kv.layout import KVLayout
 
 Windows = tuple[int, ...]  # ascending, unique
+
+ALL_QUERIES = 1 << 30  # the observation_size of a selector that wants every query: more than any prompt has
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,20 @@ class Leader:
     groups: tuple[int, ...]
 
 
+class Repeated(NamedTuple):
+    """What one layer makes of tokens that are run behind the prompt.
+
+    queries: [num_heads, m, head_dim]. keys: [m, num_kv_heads, head_dim]. Both after RoPE.
+    """
+
+    queries: Tensor
+    keys: Tensor
+
+
+def _unseen(*_: object) -> Never:
+    raise LookupError("whoever made this observation does not show this part of the prompt")
+
+
 @dataclass(frozen=True)
 class Observation:
     """What a finished prefill shows to a selector.
@@ -33,6 +49,12 @@ class Observation:
         observation_size, or num_tokens where the prompt is shorter.
     keys: layer → [num_tokens, num_kv_heads, head_dim], after RoPE, in GQA layout.
     scales, softcaps: what a layer's softmax is computed with; one without a soft cap is not in softcaps.
+    values: layer → [num_tokens, num_kv_heads, head_dim].
+    rotary: positions [m] → (cos, sin), each [m, rotary_dim], of the half-split form of RoPE, which turns the first
+        rotary_dim numbers of a head: x · cos + (-x₂, x₁) · sin. None where the model rotates otherwise, or not at all.
+    token_ids: the prompt's.
+    repeat: run these tokens at positions num_tokens … over the whole prompt and keep nothing of them. Answers, for
+        every layer of the selector's observed_layers, what it made of them. Every call starts anew behind the prompt.
     """
 
     queries: Mapping[int, Tensor]
@@ -41,6 +63,10 @@ class Observation:
     scales: Mapping[int, float]
     layout: KVLayout
     softcaps: Mapping[int, float] = field(default_factory=dict)
+    values: Callable[[int], Tensor] = _unseen
+    rotary: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    token_ids: Sequence[int] = ()
+    repeat: Callable[[Sequence[int]], Mapping[int, Repeated]] = _unseen
 
 
 @dataclass(frozen=True)
@@ -55,12 +81,30 @@ class WindowSelection:
     task: Task
 
 
-class Selector(Protocol):
-    """Chooses the windows of a prompt when it is prefilled. Holds no state; any thread may call it.
+@dataclass(frozen=True)
+class TokenSelection:
+    """tokens: (layer, KV head) → ascending positions that stay, int64 on the CPU, never empty; for every selectable
+        layer that owns its KV. Sliding-window layers keep what the layout asks for.
+    fidelity, task: as in WindowSelection, each layer and KV head counting alike.
+    """
 
-    select: the blocks of the chosen windows, over all groups, take at most budget_bytes, whole blocks
-    counted. Sliding-window groups keep what the layout asks for, and are charged first. Windows that must
-    stay (the last tokens', and what the selector never drops) stay even when they alone exceed the budget.
+    tokens: Mapping[tuple[int, int], Tensor]
+    fidelity: float
+    task: Task
+
+
+Selection = WindowSelection | TokenSelection
+
+
+class Selector(Protocol):
+    """Chooses what stays of a prompt when it is prefilled. Holds no state; any thread may call it.
+
+    select: whole windows of layer groups, or single tokens of each layer and KV head.
+        Windows: the blocks of the chosen windows, over all groups, take at most budget_bytes, whole blocks counted.
+        Windows that must stay (the last tokens', and what the selector never drops) stay even when they alone exceed
+        the budget. Tokens: the same of packed blocks, which hold window_size tokens of one layer and one KV head; every
+        list keeps one block's worth even when these alone exceed the budget. Sliding-window groups keep what the
+        layout asks for, and are charged first.
     """
 
     @property
@@ -68,9 +112,9 @@ class Selector(Protocol):
 
     @property
     def observation_size(self) -> int:
-        """How many of the last prompt tokens' queries select wants to see; 0: none."""
+        """How many of the last prompt tokens' queries select wants to see; 0: none; ALL_QUERIES: every one."""
 
     def observed_layers(self, layout: KVLayout) -> tuple[int, ...]:
         """The layers whose queries and keys select wants to see."""
 
-    def select(self, observation: Observation, *, budget_bytes: int, task: Task) -> WindowSelection: ...
+    def select(self, observation: Observation, *, budget_bytes: int, task: Task) -> Selection: ...
