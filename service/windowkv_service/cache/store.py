@@ -116,6 +116,11 @@ class PrefixStore:
         mine = self._by_tenant.get(request.tenant, OrderedDict())
         return paging.page([one for one in mine.values() if not self._is_expired(one)], request)
 
+    def manifest_addresses(self, tenant: str) -> frozenset[Address]:
+        """Of all the tenant's entries that live."""
+        mine = self._by_tenant.get(tenant, OrderedDict())
+        return frozenset(one.manifest_address for one in mine.values() if not self._is_expired(one))
+
     def holder(self, tenant: str, alias: str) -> Entry | None:
         """Who has the alias now."""
         return self._names.holder(tenant, alias)

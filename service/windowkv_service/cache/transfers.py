@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -127,9 +127,12 @@ class Transfers:
             JobKind.ALIAS, nothing, lambda: self._kept(address, FrameKind.ALIAS, nothing, budget_s)
         )
 
-    def submit_manifests(self, list_key: bytes) -> Job[list[Frame] | None]:
-        """All manifests that were written under list_key and still live; None where Redis could not say."""
-        return self._read(JobKind.MANIFESTS, None, lambda: self._manifests(list_key))
+    def submit_manifests(
+        self, list_key: bytes, known: Container[Address] = frozenset()
+    ) -> Job[list[Frame] | None]:
+        """All manifests that were written under list_key and still live, but those at known addresses; None where
+        Redis could not say."""
+        return self._read(JobKind.MANIFESTS, None, lambda: self._manifests(list_key, known))
 
     def poll(self) -> list[Job[Any]]:
         """Jobs that finished since the last poll, in the order they finished."""
@@ -157,8 +160,8 @@ class Transfers:
             return Miss(MissReason.NOT_CACHED)
         return self._redis.get([address], kind, budget_s=budget_s)[0]
 
-    def _manifests(self, list_key: bytes) -> list[Frame] | None:
-        listed = [] if self._redis is None else self._redis.list_manifests(list_key)
+    def _manifests(self, list_key: bytes, known: Container[Address]) -> list[Frame] | None:
+        listed = [] if self._redis is None else self._redis.list_manifests(list_key, known)
         if listed is None:
             return None
         return [frame for frame in listed if not self._debts.is_owed(frame.address)]

@@ -84,9 +84,11 @@ def adopt(resources: Resources, tenant: str, cache_id: str) -> Walk[Entry | None
 
 
 def adopt_all(resources: Resources, tenant: str) -> Walk[None]:
-    """Take in all of the tenant's caches that Redis lists. TierDown where it cannot be asked."""
+    """Take in those of the tenant's caches that Redis lists and the books do not know. TierDown where it cannot be
+    asked."""
     namespace = resources.namespace(tenant)
-    frames = yield from finished(resources.transfers.submit_manifests(namespace.listing()))
+    known = resources.store.manifest_addresses(tenant)
+    frames = yield from finished(resources.transfers.submit_manifests(namespace.listing(), known))
     if frames is None:
         raise TierDown("the caches in Redis, which cannot be reached, are not known", retry_after_s=1.0)
     for frame in frames:

@@ -11,6 +11,7 @@ from redis_server import RedisServer, running
 
 from windowkv_service.cache.frame import Frame, FrameKind
 from windowkv_service.cache.tiers.redis import RedisTier
+from windowkv_service.cache.tiers.redis.tier import LISTED_AT_ONCE
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,21 @@ def test_manifests_are_listed_by_their_list_key_those_that_live_longest_first(ti
     assert tier.list_manifests(b"mine") == [manifest(2), manifest(1)]
     assert tier.list_manifests(b"theirs") == [manifest(3)]
     assert tier.list_manifests(b"nobody's") == []
+
+
+def test_a_list_of_any_length_is_read_whole(tier: RedisTier) -> None:
+    for number in range(2 * LISTED_AT_ONCE + 1):
+        assert tier.put_manifest(b"mine", manifest(number), 100.0)
+    listed = tier.list_manifests(b"mine")
+    assert listed is not None
+    assert {one.address for one in listed} == {address(number) for number in range(2 * LISTED_AT_ONCE + 1)}
+    assert len(listed) == 2 * LISTED_AT_ONCE + 1
+
+
+def test_known_manifests_are_not_read_again(tier: RedisTier) -> None:
+    for number in range(3):
+        tier.put_manifest(b"mine", manifest(number), 100.0 + number)
+    assert tier.list_manifests(b"mine", known={address(2), address(0)}) == [manifest(1)]
 
 
 def test_a_manifest_written_anew_is_listed_once_as_it_is_now(tier: RedisTier) -> None:

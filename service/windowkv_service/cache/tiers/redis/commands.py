@@ -89,9 +89,9 @@ def unlist(list_key: bytes, manifest: Address) -> Command:
     return [b"ZREM", _list(list_key), manifest]
 
 
-def listed(list_key: bytes, now_ms: int, limit: int) -> Command:
-    """Those that live at now_ms, the longest life first."""
-    bounds = [b"+inf", b"(%d" % now_ms, b"LIMIT", b"0", b"%d" % limit]
+def listed(list_key: bytes, now_ms: int, first: int, limit: int) -> Command:
+    """Those that live at now_ms, the longest life first; limit of them, from the first-th on."""
+    bounds = [b"+inf", b"(%d" % now_ms, b"LIMIT", b"%d" % first, b"%d" % limit]
     return [b"ZREVRANGEBYSCORE", _list(list_key), *bounds]
 
 

@@ -7,7 +7,7 @@ by ACL needs +@read +@write +eval +ping +info on windowkv:*.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from windowkv_service.cache.events import CacheEvents, Departure, Lookup, NoEvents, RedisOp
 from windowkv_service.cache.frame import Frame, FrameCorrupt, FrameKind, unpack
@@ -25,7 +25,9 @@ __all__ = ["KEY_PREFIX", "RedisTier"]
 VALUES_UNDER_WAY = 4  # of about 1 MiB each: more does not go faster and holds up everybody else's commands
 SMALL_UNDER_WAY = 256
 SMALL_AT_ONCE = 2048  # commands without values that share one deadline
-MAX_LISTED = 1000
+LISTED_AT_ONCE = 1000
+MANIFESTS_AT_ONCE = 128  # that share one deadline: each holds its prompt's tokens
+ADDRESS_BYTES = 32
 _DOWN_CODES = frozenset({"LOADING", "NOAUTH", "WRONGPASS", "CLUSTERDOWN", "MASTERDOWN"})
 _KNOWN_CODES = _DOWN_CODES | {"OOM", "READONLY", "MISCONF", "MOVED", "ASK", "BUSY", "NOPERM", "ERR"}
 
@@ -112,15 +114,16 @@ class RedisTier:
         enlist = commands.enlist(list_key, frame.address, self._now_ms(), commands.milliseconds(ttl_s))
         return self._small(RedisOp.WRITE, [enlist]) == [1]
 
-    def list_manifests(self, list_key: bytes) -> list[Frame] | None:
-        """At most MAX_LISTED manifests that were put under list_key, those that expire last first; None when
-        down."""
-        command = commands.listed(list_key, self._now_ms(), MAX_LISTED)
-        (listed,) = self._small(RedisOp.READ, [command])
-        if not isinstance(listed, list):
+    def list_manifests(self, list_key: bytes, known: Container[Address] = ()) -> list[Frame] | None:
+        """The manifests that were put under list_key, but those at known addresses, those that expire last first; None
+        when down."""
+        listed = self._listed(list_key)
+        if listed is None:
             return None
-        addresses = [bytes(one) for one in listed if isinstance(one, bytes | bytearray) and len(one) == 32]
-        found = self.get(addresses, FrameKind.MANIFEST)
+        unknown = [address for address in listed if address not in known]
+        found: list[Found] = []
+        for start in range(0, len(unknown), MANIFESTS_AT_ONCE):
+            found += self.get(unknown[start : start + MANIFESTS_AT_ONCE], FrameKind.MANIFEST)
         if Miss(MissReason.TIER_DOWN) in found:
             return None
         return [one for one in found if isinstance(one, Frame)]
@@ -137,6 +140,21 @@ class RedisTier:
     def close(self) -> None:
         self._breaker.close()
         self._servers.close()
+
+    def _listed(self, list_key: bytes) -> list[Address] | None:
+        """Every address in the list, once, however long it is; None when down. What comes and goes meanwhile may or
+        may not be in it."""
+        now_ms, addresses = self._now_ms(), dict[Address, None]()
+        is_whole = False
+        while not is_whole:
+            page = commands.listed(list_key, now_ms, len(addresses), LISTED_AT_ONCE)
+            (listed,) = self._small(RedisOp.READ, [page])
+            if not isinstance(listed, list):
+                return None
+            strings = [bytes(one) for one in listed if isinstance(one, bytes | bytearray)]
+            is_whole = addresses.keys() >= set(strings) or len(strings) < LISTED_AT_ONCE
+            addresses |= dict.fromkeys(strings)
+        return [address for address in addresses if len(address) == ADDRESS_BYTES]
 
     def _put(self, frames: Sequence[Frame], ttl_ms: int) -> list[bool]:
         """Extend what is there, send what is not."""
