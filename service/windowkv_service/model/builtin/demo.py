@@ -5,7 +5,6 @@ the model makes of it.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 from windowkv_service.model.builtin.documents import Document, Question
@@ -29,4 +28,8 @@ def generate() -> Document:
 
 
 if __name__ == "__main__":
-    PATH.write_text(json.dumps(asdict(generate()), indent=1) + "\n", encoding="utf-8")
+    drawn = generate()
+    questions = [{"text": question.text, "answer": question.answer} for question in drawn.questions]
+    PATH.write_text(
+        json.dumps({"text": drawn.text, "questions": questions}, indent=1) + "\n", encoding="utf-8"
+    )

@@ -1,8 +1,8 @@
 """Generated documents with facts hidden in them, and questions about the facts. Pure Python, seeded, no torch.
 
-A task is one small class with `draw(rng, split) -> Document`; `SingleFact` is the first. Training draws from
-`Split.TRAIN`, evaluation, demo and tests from `Split.HELD_OUT`: one (name, value) pair in eight, chosen by checksum,
-is held out, and a document states pairs of one split only.
+A task is one small class with `draw(rng, split) -> Document`; `SingleFact` is the first, `tasks()` lists the thirteen
+of RULER by name. Training draws from `Split.TRAIN`, evaluation, demo and tests from `Split.HELD_OUT`: one (name,
+value) pair in eight, chosen by checksum, is held out, and a document states pairs of one split only.
 """
 
 import re
@@ -12,7 +12,9 @@ from windowkv_service.model.builtin.documents import facts, filler, lexicon, sin
 from windowkv_service.model.builtin.documents.facts import ATTRIBUTES, Attribute, Fact, Split, split_of
 from windowkv_service.model.builtin.documents.needle import Needle
 from windowkv_service.model.builtin.documents.question import Document, Question, answer_text, question_suffix
+from windowkv_service.model.builtin.documents.ruler import tasks
 from windowkv_service.model.builtin.documents.single_fact import SingleFact, count_tokens
+from windowkv_service.model.builtin.documents.task import Task, TaskMaker
 
 __all__ = [
     "ATTRIBUTES",
@@ -23,11 +25,14 @@ __all__ = [
     "Question",
     "SingleFact",
     "Split",
+    "Task",
+    "TaskMaker",
     "answer_text",
     "count_tokens",
     "phrases",
     "question_suffix",
     "split_of",
+    "tasks",
 ]
 
 _SLOT = re.compile(r"\{\w+\}")

@@ -53,6 +53,12 @@ THINGS = _listed(
     """
 )
 
+_SYLLABLES = _listed("ba de fi go ju ka le mi no pu ra se ti vo wu za")
+_LAST_SYLLABLES = _listed("bo da fe gi ku lo me ni pa ru so ta vu wi ze jo")
+
+#: 256 coded words: variables, words to count, and the groups of long codes.
+CODED = tuple(head + tail for head in _SYLLABLES for tail in _LAST_SYLLABLES)
+
 #: Cabin numbers and the days of a log.
 CABINS = tuple(str(number) for number in range(10, 100))
 DAYS = tuple(str(number) for number in range(1, 160))

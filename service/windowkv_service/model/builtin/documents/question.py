@@ -15,10 +15,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a document and its one right answer (no surrounding spaces)."""
+    """A question about a document and its one right answer (no surrounding spaces).
+
+    answer: the full text that the model is trained to say. parts: the expected strings that are scored, each a word or
+    a few words of `answer`; by default the answer itself. Where the order of the parts is free, `answer` has one order.
+    """
 
     text: str
     answer: str
+    parts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            object.__setattr__(self, "parts", (self.answer,))
 
 
 @dataclass(frozen=True)
