@@ -9,30 +9,29 @@ import torch
 from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.sequence import Sequence
 from windowkv_service.engine.tables import BatchTables
-from windowkv_service.model.sampler import sample
+from windowkv_service.model.sampler import SamplerBatch
 
 
 class DecodeBatch:
-    """Keeps the padded tables while the same sequences run on."""
+    """Keeps the padded tables, and what sampling needs on the device, while the same sequences run on."""
 
     def __init__(self, resources: Resources) -> None:
         self._runner = resources.runner
         self._metrics = resources.metrics.requests
-        self._device = resources.model.device
-        self._window_size = resources.model.layout.window_size
+        self._model = resources.model
         self._sequences: list[Sequence] = []
         self._tables: BatchTables | None = None
+        self._sampler: SamplerBatch | None = None
 
     def step(self, sequences: Many[Sequence]) -> None:
         """Run each sequence's last token and accept the next."""
-        tables = self._tables_of(sequences)
-        token_ids = torch.tensor([[sequence.last_token] for sequence in sequences], device=self._device)
-        positions = torch.tensor([[sequence.position] for sequence in sequences], device=self._device)
+        tables, sampler = self._parts_of(sequences)
+        device = self._model.device
+        token_ids = torch.tensor([[sequence.last_token] for sequence in sequences], device=device)
+        positions = torch.tensor([[sequence.position] for sequence in sequences], device=device)
         tail_lengths = [sequence.position - sequence.tables.tail_start for sequence in sequences]
         logits = self._runner.logits(token_ids, positions, tables.step(tail_lengths))
-        for sequence, sampled in zip(
-            sequences, sample(logits, [sequence.sampler for sequence in sequences]), strict=True
-        ):
+        for sequence, sampled in zip(sequences, sampler.sample(logits).read(), strict=True):
             before = sequence.last_token_time
             try:
                 sequence.accept(sampled)
@@ -41,8 +40,11 @@ class DecodeBatch:
                 continue
             self._metrics.token_after(sequence.last_token_time - before)
 
-    def _tables_of(self, sequences: Many[Sequence]) -> BatchTables:
-        if self._tables is None or self._sequences != list(sequences):
+    def _parts_of(self, sequences: Many[Sequence]) -> tuple[BatchTables, SamplerBatch]:
+        if self._tables is None or self._sampler is None or self._sequences != list(sequences):
             self._sequences = list(sequences)
-            self._tables = BatchTables([sequence.tables for sequence in sequences], self._window_size)
-        return self._tables
+            window_size = self._model.layout.window_size
+            self._tables = BatchTables([sequence.tables for sequence in sequences], window_size)
+            states = [sequence.sampler for sequence in sequences]
+            self._sampler = SamplerBatch(states, self._model.vocab_size, self._model.device)
+        return self._tables, self._sampler

@@ -1,11 +1,12 @@
-"""Logits and sampling parameters → token ids.
+"""Logits and sampling parameters → token ids, for a whole batch at once, on the device that has the logits.
 
-Each sequence draws from its own generator, so what it samples does not depend on who shares its batch.
+What a sequence draws follows from its logits, its seed and how many tokens it has: who shares its batch changes
+nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,17 +14,18 @@ from torch import Tensor
 
 from windowkv_service.domain.requests import Sampling
 from windowkv_service.domain.results import TokenLogprob
-
-GREEDY_BELOW = 1e-5  # a temperature this low divides logits beyond what floats can tell apart
+from windowkv_service.model.draws import Draws, is_greedy
+from windowkv_service.model.penalties import LateEnds, Penalties
 
 
 @dataclass
 class SamplerState:
-    """One sequence's chance and memory. prompt_ids count for the repetition penalty, as in vLLM."""
+    """One sequence's chance and memory, on the host. prompt_ids: what the repetition penalty looks for, each token
+    once; empty where there is no such penalty."""
 
     sampling: Sampling
-    generator: torch.Generator
-    prompt_ids: Sequence[int]
+    seed: int
+    prompt_ids: Tensor
     eos_ids: frozenset[int]
     generated_ids: list[int] = field(default_factory=list)
 
@@ -32,9 +34,25 @@ class SamplerState:
         cls, sampling: Sampling, prompt_ids: Sequence[int], eos_ids: frozenset[int], *, fresh_seed: int
     ) -> SamplerState:
         """fresh_seed is used when the request names none."""
-        generator = torch.Generator()
-        generator.manual_seed(fresh_seed if sampling.seed is None else sampling.seed)
-        return cls(sampling, generator, prompt_ids, eos_ids)
+        counted = sorted(set(prompt_ids)) if sampling.repetition_penalty != 1.0 else ()
+        seed = fresh_seed if sampling.seed is None else sampling.seed
+        return cls(sampling, seed, torch.tensor(counted, dtype=torch.long), eos_ids)
+
+    @property
+    def has_penalties(self) -> bool:
+        sampling = self.sampling
+        return bool(
+            sampling.repetition_penalty != 1.0 or sampling.presence_penalty or sampling.frequency_penalty
+        )
+
+    @property
+    def may_end(self) -> bool:
+        return len(self.generated_ids) >= self.sampling.min_tokens
+
+    @property
+    def end_ids(self) -> set[int]:
+        """The tokens that would end the answer."""
+        return {*self.sampling.stop_token_ids, *(() if self.sampling.ignore_eos else self.eos_ids)}
 
 
 @dataclass(frozen=True)
@@ -43,77 +61,110 @@ class Sampled:
     logprob: TokenLogprob | None
 
 
+@dataclass(frozen=True)
+class Logprobs:
+    """Of the model's own distribution, before penalties, for the rows that asked. asked: row of the batch → how many of
+    the likeliest; chosen [rows]; top_values and top_ids [rows, the most that one asked for]."""
+
+    asked: Mapping[int, int]
+    chosen: Tensor
+    top_values: Tensor
+    top_ids: Tensor
+
+    def read(self, token_ids: Sequence[int]) -> dict[int, TokenLogprob]:
+        """Row of the batch → what is told of its token."""
+        columns = self.chosen.tolist(), self.top_ids.tolist(), self.top_values.tolist()
+        return {
+            row: TokenLogprob(token_ids[row], chosen, tuple(zip(ids[:count], values[:count], strict=True)))
+            for (row, count), chosen, ids, values in zip(self.asked.items(), *columns, strict=True)
+        }
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One step's tokens, on the device still: token_ids [B]."""
+
+    token_ids: Tensor
+    logprobs: Logprobs | None
+
+    def read(self) -> list[Sampled]:
+        """Waits for the device and copies what was drawn, which is all that ever leaves it."""
+        token_ids = self.token_ids.tolist()
+        told = {} if self.logprobs is None else self.logprobs.read(token_ids)
+        return [Sampled(token_id, told.get(row)) for row, token_id in enumerate(token_ids)]
+
+
+class SamplerBatch:
+    """The same sequences step after step: made when the batch changes, from what each has said by then."""
+
+    def __init__(self, states: Sequence[SamplerState], vocab_size: int, device: torch.device) -> None:
+        self._steps = torch.tensor([len(state.generated_ids) for state in states], device=device)
+        self._penalties = _penalties(states, vocab_size, device)
+        self._late_ends = _late_ends(states, vocab_size, device)
+        self._draws = _draws(states, device)
+        self._asked = {
+            row: state.sampling.logprobs
+            for row, state in enumerate(states)
+            if state.sampling.logprobs is not None
+        }
+        self._asking = torch.tensor(list(self._asked), dtype=torch.long, device=device)
+
+    def sample(self, logits: Tensor) -> Drawn:
+        """logits [B, vocab_size] → each row's next token; nothing waits for the host."""
+        raw = logits
+        if self._penalties or self._late_ends or self._draws:
+            logits = logits.float()
+        if self._penalties:
+            logits = self._penalties.apply(logits)
+        if self._late_ends:
+            logits = self._late_ends.apply(logits, self._steps)
+        token_ids = logits.argmax(-1)
+        if self._draws:
+            token_ids = self._draws.draw_into(token_ids, logits, self._steps)
+        if self._penalties:
+            self._penalties.count(token_ids)
+        self._steps += 1
+        return Drawn(token_ids, self._tell(raw, token_ids) if self._asked else None)
+
+    def _tell(self, logits: Tensor, token_ids: Tensor) -> Logprobs:
+        logprobs = logits[self._asking].float().log_softmax(-1)
+        chosen = logprobs.gather(1, token_ids[self._asking, None])[:, 0]
+        most = min(max(self._asked.values()), logits.shape[-1])
+        return Logprobs(self._asked, chosen, *logprobs.topk(most))
+
+
 def sample(logits: Tensor, states: Sequence[SamplerState]) -> list[Sampled]:
-    """logits [B, vocab_size], one row per state. Greedy rows without extras share one argmax."""
-    if all(_is_plain_greedy(state) for state in states):
-        return [Sampled(token_id, None) for token_id in logits.argmax(-1).tolist()]
-    return [_sample_row(row, state) for row, state in zip(logits.float().cpu(), states, strict=True)]
+    """One step of a batch that is not kept: logits [B, vocab_size], one row per state."""
+    return SamplerBatch(states, logits.shape[-1], logits.device).sample(logits).read()
 
 
-def _is_greedy(sampling: Sampling) -> bool:
-    return sampling.temperature < GREEDY_BELOW
+def _rows(states: Sequence[SamplerState], is_one: Callable[[SamplerState], bool]) -> list[int]:
+    return [row for row, state in enumerate(states) if is_one(state)]
 
 
-def _is_plain_greedy(state: SamplerState) -> bool:
-    sampling = state.sampling
-    is_unbiased = (
-        sampling.repetition_penalty == 1.0
-        and not sampling.presence_penalty
-        and not sampling.frequency_penalty
-    )
-    may_end = len(state.generated_ids) >= sampling.min_tokens
-    return _is_greedy(sampling) and is_unbiased and may_end and sampling.logprobs is None
+def _penalties(states: Sequence[SamplerState], vocab_size: int, device: torch.device) -> Penalties | None:
+    rows = _rows(states, lambda state: state.has_penalties)
+    if not rows:
+        return None
+    some = [states[row] for row in rows]
+    factors = [
+        (s.sampling.repetition_penalty, s.sampling.presence_penalty, s.sampling.frequency_penalty)
+        for s in some
+    ]
+    prompts, answers = [s.prompt_ids for s in some], [s.generated_ids for s in some]
+    return Penalties(rows, prompts, answers, factors, vocab_size, device)
 
 
-def _sample_row(logits: Tensor, state: SamplerState) -> Sampled:
-    """logits [vocab_size] float32."""
-    sampling = state.sampling
-    log_probabilities = logits.log_softmax(-1) if sampling.logprobs is not None else None
-    logits = _forbid_early_end(_penalize(logits, state), state)
-    token_id = int(logits.argmax()) if _is_greedy(sampling) else _draw(logits, state)
-    if log_probabilities is None:
-        return Sampled(token_id, None)
-    top = log_probabilities.topk(sampling.logprobs or 0)
-    pairs = tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True))
-    return Sampled(token_id, TokenLogprob(token_id, float(log_probabilities[token_id]), pairs))
+def _late_ends(states: Sequence[SamplerState], vocab_size: int, device: torch.device) -> LateEnds | None:
+    rows = _rows(states, lambda state: not state.may_end and bool(state.end_ids))
+    if not rows:
+        return None
+    ends = [states[row].end_ids for row in rows]
+    return LateEnds(rows, ends, [states[row].sampling.min_tokens for row in rows], vocab_size, device)
 
 
-def _penalize(logits: Tensor, state: SamplerState) -> Tensor:
-    sampling = state.sampling
-    if sampling.repetition_penalty != 1.0:  # CTRL, arXiv 1909.05858, section 4.1: prompt and answer alike
-        seen = torch.tensor(sorted({*state.prompt_ids, *state.generated_ids}), dtype=torch.long)
-        raw = logits[seen]
-        scaled = torch.where(raw > 0, raw / sampling.repetition_penalty, raw * sampling.repetition_penalty)
-        largest = torch.finfo(scaled.dtype).max  # an absurd penalty must not make NaN of the softmax
-        logits = logits.index_copy(0, seen, scaled.clamp(-largest, largest))
-    if (sampling.presence_penalty or sampling.frequency_penalty) and state.generated_ids:
-        counts = torch.bincount(torch.tensor(state.generated_ids), minlength=logits.shape[0])
-        logits = logits - sampling.frequency_penalty * counts - sampling.presence_penalty * (counts > 0)
-    return logits
-
-
-def _forbid_early_end(logits: Tensor, state: SamplerState) -> Tensor:
-    if len(state.generated_ids) >= state.sampling.min_tokens:
-        return logits
-    ends = set(state.sampling.stop_token_ids) | (frozenset() if state.sampling.ignore_eos else state.eos_ids)
-    if len(ends) >= logits.shape[0]:
-        return logits  # nothing else is left to say
-    return logits.index_fill(0, torch.tensor(sorted(ends), dtype=torch.long), float("-inf"))
-
-
-def _draw(logits: Tensor, state: SamplerState) -> int:
-    """Temperature, min-p, top-k, then top-p of what these leave, as in vLLM; then one draw by inverse CDF."""
-    sampling = state.sampling
-    logits = logits.double()
-    scaled = (logits - logits.max()) / sampling.temperature
-    probabilities, order = scaled.softmax(-1).sort(descending=True, stable=True)
-    keep = probabilities >= sampling.min_p * probabilities[0]
-    if sampling.top_k:
-        keep[sampling.top_k :] = False
-    kept = probabilities * keep
-    if sampling.top_p < 1.0:
-        keep &= kept.cumsum(-1) - kept < sampling.top_p * kept.sum()
-        kept = kept * keep
-    threshold = torch.rand((), generator=state.generator) * kept.sum()
-    rank = int(torch.searchsorted(kept.cumsum(-1), threshold, right=True))
-    return int(order[min(rank, int(keep.nonzero().max()))])
+def _draws(states: Sequence[SamplerState], device: torch.device) -> Draws | None:
+    rows = _rows(states, lambda state: not is_greedy(state.sampling))
+    if not rows:
+        return None
+    return Draws(rows, [states[row].sampling for row in rows], [states[row].seed for row in rows], device)

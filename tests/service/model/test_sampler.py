@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windowkv_service.domain.requests import Sampling
-from windowkv_service.model.sampler import SamplerState, sample
+from windowkv_service.model.sampler import SamplerBatch, SamplerState, sample
 
 EOS = 1
+CPU = torch.device("cpu")
 
 
 def draw(
@@ -65,9 +66,11 @@ LOGITS = [2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -3.0]
     ],
 )
 def test_tokens_come_as_often_as_they_should_and_no_others(sampling: Sampling) -> None:
-    expected, num_draws = allowed(LOGITS, sampling), 3000
-    state = SamplerState.make(sampling, (), frozenset(), fresh_seed=5)
-    counts = Counter(sample(torch.tensor([LOGITS]), [state])[0].token_id for _ in range(num_draws))
+    expected, num_rows, num_steps = allowed(LOGITS, sampling), 60, 50
+    num_draws = num_rows * num_steps
+    states = [SamplerState.make(sampling, (), frozenset(), fresh_seed=seed) for seed in range(num_rows)]
+    batch, logits = SamplerBatch(states, len(LOGITS), CPU), torch.tensor([LOGITS]).expand(num_rows, -1)
+    counts = Counter(one.token_id for _ in range(num_steps) for one in batch.sample(logits).read())
     assert counts.keys() <= expected.keys()
     for token, share in expected.items():
         spread = math.sqrt(share * (1 - share) / num_draws)
@@ -120,6 +123,54 @@ def test_who_shares_the_batch_changes_nothing() -> None:
         sample(logits[n : n + 1], [state])[0].token_id for n, state in zip(range(4), states(), strict=True)
     ]
     assert together == alone
+
+
+MIXED = [
+    Sampling(),
+    Sampling(temperature=1.3, seed=3),
+    Sampling(temperature=0.8, seed=4, top_k=7, logprobs=2),
+    Sampling(frequency_penalty=1.5, min_tokens=3, stop_token_ids=(5,)),
+    Sampling(temperature=2.0, seed=5, top_p=0.7, min_p=0.01, repetition_penalty=1.7, logprobs=0),
+    Sampling(temperature=1.0, seed=3, presence_penalty=-2.0, min_tokens=6),
+]
+
+
+def states_of(samplings: Sequence[Sampling]) -> list[SamplerState]:
+    return [SamplerState.make(one, [2, 3, 3, 40], frozenset({EOS}), fresh_seed=0) for one in samplings]
+
+
+def test_a_batch_that_is_kept_says_what_each_row_says_alone_and_made_anew() -> None:
+    together, alone = states_of(MIXED), states_of(MIXED)
+    batch = SamplerBatch(together, 50, CPU)
+    for step in range(8):
+        logits = 3 * torch.randn(len(MIXED), 50, generator=torch.manual_seed(step))
+        kept = batch.sample(logits).read()
+        anew = [sample(logits[row : row + 1], [state])[0] for row, state in enumerate(alone)]
+        assert kept == anew, f"step {step}"
+        for state, one in zip(alone, anew, strict=True):
+            state.generated_ids.append(one.token_id)
+
+
+def test_a_batch_that_changes_goes_on_from_what_each_has_said() -> None:
+    logits = [3 * torch.randn(len(MIXED), 50, generator=torch.manual_seed(step)) for step in range(6)]
+    whole = [SamplerBatch(states_of(MIXED), 50, CPU)] * 6
+    said = [
+        [one.token_id for one in batch.sample(rows).read()] for batch, rows in zip(whole, logits, strict=True)
+    ]
+    order = [4, 2, 3, 5]  # two leave after the third step, and the others are in other rows
+    states = [states_of(MIXED)[row] for row in order]
+    for state, row in zip(states, order, strict=True):
+        state.generated_ids.extend(tokens[row] for tokens in said[:3])
+    batch = SamplerBatch(states, 50, CPU)
+    for step in range(3, 6):
+        rest = [one.token_id for one in batch.sample(logits[step][order]).read()]
+        assert rest == [said[step][row] for row in order], f"step {step}"
+
+
+def test_equal_logits_rank_by_token_id() -> None:
+    sampling = Sampling(temperature=1.0, top_k=2)
+    drawn = {draw([1.0, 5.0, 5.0, 5.0], sampling, fresh_seed=seed) for seed in range(40)}
+    assert drawn == {1, 2}
 
 
 # Penalties
