@@ -16,7 +16,7 @@ def arm(name: str, question: Visibility = Visibility.HIDDEN) -> Arm:
 def test_only_ours_lets_a_hidden_question_choose() -> None:
     assert arm("windowkv").selection is Selection.QUESTION
     assert arm("windowkv").retention is Retention.FULL
-    for other in ("full", "windowkv-published", "random", "streaming"):
+    for other in ("full", "windowkv-published", "random", "streamingllm"):
         assert arm(other).selection is Selection.PUBLISHED
         assert arm(other).retention is Retention.SELECTED
 

@@ -22,4 +22,4 @@ def test_what_is_reported_was_made_on_reporting_seeds_with_every_reference() -> 
     assert seed_kind(int(str(facts["seed"]).split()[0])) == "reporting"
     for question in ("hidden", "visible"):
         methods = {result.method for result in results if result.question == question}
-        assert {"full", "random", "streaming"} <= methods
+        assert {"full", "random", "streamingllm"} <= methods

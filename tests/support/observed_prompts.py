@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
 from windowkv_service.kv.layout import KVLayout
-from windowkv_service.selection import Observation
+from windowkv_service.selection import Observation, Repeated, TokenSelection
 
 
 def make_layout(
@@ -58,6 +60,11 @@ class ObservedPrompt:
             layer: torch.randn(num_tokens, layout.num_kv_heads, layout.head_dim, generator=generator)
             for layer in layers
         }
+        self.values = {
+            layer: torch.randn(num_tokens, layout.num_kv_heads, layout.head_dim, generator=generator)
+            for layer in layers
+        }
+        self.token_ids = torch.randint(0, 50, (num_tokens,), generator=generator).tolist()
         self.scales = dict.fromkeys(layers, layout.head_dim ** (-0.5))
 
     def observation(self, size: int, dtype: torch.dtype = torch.float32) -> Observation:
@@ -66,8 +73,49 @@ class ObservedPrompt:
             for layer, queries in self.queries.items()
         }
         return Observation(
-            queries, lambda layer: self.keys[layer].to(dtype), self.num_tokens, self.scales, self.layout
+            queries,
+            lambda layer: self.keys[layer].to(dtype),
+            self.num_tokens,
+            self.scales,
+            self.layout,
+            values=lambda layer: self.values[layer].to(dtype),
+            rotary=self.rotary,
+            token_ids=self.token_ids,
+            repeat=self.repeat,
         )
+
+    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """RoPE with base 100, half-split: cos and sin [m, head_dim]."""
+        half = torch.arange(self.layout.head_dim // 2) / (self.layout.head_dim // 2)
+        angles = positions[:, None] * 100.0**-half
+        return torch.cat([angles, angles], dim=1).cos(), torch.cat([angles, angles], dim=1).sin()
+
+    def repeat(self, token_ids: Sequence[int]) -> Mapping[int, Repeated]:
+        """Of no model, but of the tokens and the layer alone: the same tokens always give the same."""
+        repeated = {}
+        for layer, queries in self.queries.items():
+            generator = torch.Generator().manual_seed(hash((layer, *token_ids)) % 2**31)
+            repeated[layer] = Repeated(
+                torch.randn(queries.shape[0], len(token_ids), queries.shape[2], generator=generator) * 2,
+                torch.randn(len(token_ids), self.layout.num_kv_heads, queries.shape[2], generator=generator),
+            )
+        return repeated
+
+
+def packed_bytes_of(layout: KVLayout, selection: TokenSelection, num_tokens: int) -> int:
+    """What a selection of tokens takes: packed blocks made for each list, and what sliding layers keep."""
+    dtypes = {2: torch.float16, 4: torch.float32}
+    shape = (1, 2, layout.window_size, 1, layout.head_dim)
+    blocks = [
+        torch.empty((-(-kept.numel() // layout.window_size), *shape), dtype=dtypes[layout.itemsize])
+        for kept in selection.tokens.values()
+    ]
+    packed = sum(block.numel() * block.element_size() for block in blocks)
+    sliding = tuple(
+        () if group.is_selectable else tuple(layout.full_windows(group, num_tokens))
+        for group in layout.groups
+    )
+    return packed + block_bytes_of(layout, sliding)
 
 
 def block_bytes_of(layout: KVLayout, windows: tuple[tuple[int, ...], ...]) -> int:

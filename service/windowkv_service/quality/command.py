@@ -29,7 +29,7 @@ from windowkv_service.quality.table import render
 from windowkv_service.quality.worker import worker
 from windowkv_service.telemetry import configure_logging
 
-METHODS = ("full", "windowkv", "windowkv-published", "streaming", "random")
+METHODS = ("full", "windowkv", "windowkv-published", "streamingllm", "random")
 INSTALL = "pip install 'windowkv[bench]'"
 
 

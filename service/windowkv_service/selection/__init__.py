@@ -11,10 +11,20 @@ from windowkv_service.selection.base import (
     TokenSelection,
     WindowSelection,
 )
-from windowkv_service.selection.baselines import Random, Streaming
+from windowkv_service.selection.expected_attention import expected_attention
 from windowkv_service.selection.full import Full
+from windowkv_service.selection.h2o import h2o
+from windowkv_service.selection.keydiff import keydiff
+from windowkv_service.selection.kvzip import kvzip
 from windowkv_service.selection.profile_file import PROFILE_NAME, load_profile, save_profile
+from windowkv_service.selection.pyramidkv import pyramidkv
 from windowkv_service.selection.question import QuestionProfile, choose_windows, default_profile
+from windowkv_service.selection.random_tokens import random_tokens
+from windowkv_service.selection.random_windows import RandomWindows
+from windowkv_service.selection.snapkv import snapkv
+from windowkv_service.selection.streamingllm import StreamingLLM
+from windowkv_service.selection.token_selector import TokenSelector
+from windowkv_service.selection.tova import tova
 from windowkv_service.selection.windowkv import WindowKV, published
 
 __all__ = [
@@ -26,6 +36,7 @@ __all__ = [
     "Selection",
     "Selector",
     "TokenSelection",
+    "TokenSelector",
     "WindowKV",
     "WindowSelection",
     "choose_windows",
@@ -33,6 +44,7 @@ __all__ = [
     "load_profile",
     "save_profile",
     "selectors",
+    "token_selectors",
 ]
 
 
@@ -42,5 +54,20 @@ def selectors(profile: QuestionProfile | None) -> dict[str, Selector]:
     ours = WindowKV(leaders=())
     if profile is not None:
         ours = WindowKV(leaders=profile.leaders, vote_tokens=profile.vote_tokens, top_p=profile.top_p)
-    methods: list[Selector] = [ours, published(), Full(), Random(), Streaming()]
+    methods: list[Selector] = [ours, published(), Full(), RandomWindows(), StreamingLLM()]
+    return {method.name: method for method in methods}
+
+
+def token_selectors() -> dict[str, Selector]:
+    """The methods that keep single tokens of each layer and KV head."""
+    methods = [
+        snapkv(),
+        pyramidkv(),
+        h2o(),
+        tova(),
+        keydiff(),
+        expected_attention(),
+        kvzip(),
+        random_tokens(),
+    ]
     return {method.name: method for method in methods}

@@ -1,4 +1,4 @@
-"""How a budget of bytes becomes a number of windows for each selection group.
+"""How a budget of bytes becomes a number of blocks for each selection group, or for each layer's or head's list.
 
 WindowKV gives earlier groups more than later ones, on a line (equations 5-7). Paper and code draw different
 lines; each is a fraction f: the last group gets f times the mean per layer, the first 2 - f times.
@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor
-from typing import Literal
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
 
 BudgetShape = Literal["uniform", "paper", "code", "linear"]
 
@@ -37,6 +40,22 @@ def group_shares(num_groups: int, last: float) -> tuple[float, ...]:
         return (1.0,)
     step = (2 - 2 * last) / (num_groups - 1)
     return tuple(2 - last - step * group for group in range(num_groups))
+
+
+class LayerShape(Protocol):
+    def shares(self, num_layers: int, mean_tokens: float, num_tokens: int) -> tuple[float, ...]:
+        """Tokens of each layer, first to last, relative to the others'.
+
+        mean_tokens: what the budget allows per layer; num_tokens: the prompt's.
+        """
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Every layer the same."""
+
+    def shares(self, num_layers: int, mean_tokens: float, num_tokens: int) -> tuple[float, ...]:
+        return (1.0,) * num_layers
 
 
 @dataclass(frozen=True)
@@ -92,3 +111,24 @@ def _hand_out_remainders(
         if fits:
             counts[group] += 1
             left -= claims[group].window_bytes
+
+
+def contend(ranked: Tensor, total_blocks: int, *, block_tokens: int, least: int) -> list[int]:
+    """Lists share total_blocks by what each further block would add: blocks per list.
+
+    ranked: [lists, num_tokens], each list's scores in the order in which its tokens would be kept, descending behind
+    the first least blocks, which every list gets. Of equals the earlier list's block goes first. With blocks of one
+    token this is AdaKV's top-k over all heads of a layer (arXiv 2407.11550, algorithm 1).
+    """
+    num_lists, num_tokens = ranked.shape
+    num_blocks = -(-num_tokens // block_tokens)
+    least = min(least, num_blocks, total_blocks // num_lists)
+    # A ragged last block has fewer tokens to add: scores begin at 0, so that absent ones add nothing.
+    padded = torch.nn.functional.pad(
+        (ranked - ranked.min()).double(), (0, num_blocks * block_tokens - num_tokens)
+    )
+    gains = padded.view(num_lists, num_blocks, block_tokens).sum(dim=2)
+    gains[:, :least] = float("inf")
+    winners = torch.sort(gains.t().flatten(), descending=True, stable=True).indices[:total_blocks] % num_lists
+    counts: list[int] = torch.bincount(winners, minlength=num_lists).tolist()
+    return counts

@@ -9,7 +9,7 @@ from windowkv_service.domain.requests import Task
 from windowkv_service.selection import WindowKV, default_profile, selectors
 from windowkv_service.selection.choice import last_windows
 
-NAMES = ["windowkv", "windowkv-published", "full", "random", "streaming"]
+NAMES = ["windowkv", "windowkv-published", "full", "random", "streamingllm"]
 LAYOUTS = {
     "plain": {},
     "ragged": {"num_layers": 7, "group_size": 3},
@@ -68,7 +68,7 @@ def test_the_same_prompt_is_chosen_for_alike(name):
     assert first == second
 
 
-@pytest.mark.parametrize("name", ["windowkv", "random", "streaming"])
+@pytest.mark.parametrize("name", ["windowkv", "random", "streamingllm"])
 @pytest.mark.parametrize("kept_ratio", [0.12, 0.5, 0.9])
 def test_little_of_the_budget_is_left_unused(name, kept_ratio):
     layout = make_layout(4, group_size=1)
@@ -90,7 +90,7 @@ def test_what_must_stay_stays_when_the_budget_is_nothing():
 
 def test_streaming_keeps_the_first_and_the_most_recent():
     layout = make_layout(2)
-    got = selectors(default_profile(layout))["streaming"].select(
+    got = selectors(default_profile(layout))["streamingllm"].select(
         ObservedPrompt(layout, 160).observation(16),
         budget_bytes=2 * 6 * layout.block_bytes(layout.groups[0]),
         task=Task.AUTO,

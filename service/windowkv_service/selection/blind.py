@@ -1,11 +1,10 @@
-"""Choices that look at no attention: what any method must beat at equal bytes."""
+"""Choices of windows that look at no attention."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 import windowkv_kernels as kernels
@@ -51,32 +50,6 @@ class BlindSelector(ABC):
         )
         masses = {leader.layer: _mass(observation, leader.layer) for leader in leaders}
         return WindowSelection(windows, captured_mass(layout, leaders, masses, windows), Task.AUTO)
-
-
-@dataclass(frozen=True)
-class Random(BlindSelector):
-    """Windows by lot; the same lot for the same prompt length and seed."""
-
-    name: str = "random"
-    seed: int = 0
-
-    def rank(self, num_windows: int, group: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + num_windows * 1009 + group)
-        return torch.rand(num_windows, generator=generator)
-
-
-@dataclass(frozen=True)
-class Streaming(BlindSelector):
-    """Attention sinks and the most recent tokens (StreamingLLM, arXiv 2309.17453), in whole windows."""
-
-    name: str = "streaming"
-
-    @property
-    def forced(self) -> frozenset[int]:
-        return frozenset({0})
-
-    def rank(self, num_windows: int, group: int) -> Tensor:
-        return torch.arange(num_windows, dtype=torch.float32)
 
 
 def _mass(observation: Observation, layer: int) -> Tensor:
