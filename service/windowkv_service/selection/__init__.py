@@ -18,7 +18,12 @@ from windowkv_service.selection.keydiff import keydiff
 from windowkv_service.selection.kvzip import kvzip
 from windowkv_service.selection.profile_file import PROFILE_NAME, load_profile, save_profile
 from windowkv_service.selection.pyramidkv import pyramidkv
-from windowkv_service.selection.question import QuestionProfile, choose_windows, default_profile
+from windowkv_service.selection.question import (
+    QuestionProfile,
+    choose_windows,
+    default_profile,
+    resident_windows,
+)
 from windowkv_service.selection.random_tokens import random_tokens
 from windowkv_service.selection.random_windows import RandomWindows
 from windowkv_service.selection.snapkv import snapkv
@@ -42,6 +47,7 @@ __all__ = [
     "choose_windows",
     "default_profile",
     "load_profile",
+    "resident_windows",
     "save_profile",
     "selectors",
     "token_selectors",

@@ -23,6 +23,21 @@ def window_bytes(layout: KVLayout, leader: Leader) -> int:
     return sum(layout.block_bytes(layout.groups[group]) for group in leader.groups)
 
 
+def num_fitting(layout: KVLayout, num_tokens: int, leaders: Sequence[Leader], budget_bytes: int) -> int:
+    """How many windows every led group could have, after what the other groups keep."""
+    led = {group for leader in leaders for group in leader.groups}
+    for group in layout.groups:
+        if group.index not in led:
+            budget_bytes -= len(layout.full_windows(group, num_tokens)) * layout.block_bytes(group)
+    size = sum(window_bytes(layout, leader) for leader in leaders)
+    return max(0, budget_bytes // size) if size else 0
+
+
+def give_way(windows: Sequence[int], num_fitting: int) -> frozenset[int]:
+    """Those of windows, the weightiest first, that leave the other half of what fits to the best by score."""
+    return frozenset(windows[: max(0, num_fitting // 2)])
+
+
 def choose(
     layout: KVLayout,
     num_tokens: int,
@@ -38,7 +53,8 @@ def choose(
 
     scores: leader layer → [num_windows], higher stays; of equals the earlier stays.
     forced: windows that come first, in every group that is led. shares: per leader, relative windows.
-    A group without a leader keeps its full windows, and is charged first.
+    A group without a leader keeps its full windows, and is charged first. A led group has a window at least, be it
+    beyond the budget: a table is never empty.
     """
     windows = [tuple(layout.full_windows(group, num_tokens)) for group in layout.groups]
     led = [group for leader in leaders for group in leader.groups]
@@ -47,7 +63,7 @@ def choose(
             budget_bytes -= len(windows[group.index]) * layout.block_bytes(group)
     num_windows = layout.num_windows(num_tokens)
     claims = [
-        Claim(share, window_bytes(layout, leader), len(forced), num_windows)
+        Claim(share, window_bytes(layout, leader), max(1, len(forced)), num_windows)
         for leader, share in zip(leaders, shares, strict=True)
     ]
     counts = grant(claims, budget_bytes, redistribute=redistribute)

@@ -18,8 +18,8 @@ from windowkv_kernels import QuantizedKeys, WindowScores
 from windowkv_service.domain.requests import Task
 from windowkv_service.errors import UnsupportedModel
 from windowkv_service.kv.layout import KVLayout
-from windowkv_service.selection.base import Leader, WindowSelection
-from windowkv_service.selection.choice import captured_mass, choose
+from windowkv_service.selection.base import Leader, Windows, WindowSelection
+from windowkv_service.selection.choice import captured_mass, choose, num_fitting
 from windowkv_service.selection.windowkv import join_groups
 
 DEFAULT_TEAM_LAYERS = 8
@@ -112,24 +112,40 @@ def choose_windows(
     layout: KVLayout,
     num_tokens: int,
     budget_bytes: int,
+    forced: frozenset[int] | None = None,
 ) -> WindowSelection:
     """The windows of the cached prompt that a question reads. scores: leader layer → what its queries said.
 
     budget_bytes is for blocks, over all groups; every layer gets the same share. Where not even one window fits,
-    those that the profile always keeps stay beyond it.
+    the best one is chosen beyond it. forced: windows that come first, since the device holds them anyway; None: as
+    the profile asks.
     """
+    if forced is None:
+        forced = _always_kept(profile, layout, num_tokens, budget_bytes)
     windows = choose(
         layout,
         num_tokens,
         profile.leaders,
         {layer: score.score for layer, score in scores.items()},
-        forced=_always_kept(profile, layout, num_tokens, budget_bytes),
+        forced=forced,
         shares=[1.0] * len(profile.leaders),
         budget_bytes=budget_bytes,
     )
     masses = {layer: score.mass for layer, score in scores.items()}
     task = Task.LOCALIZATION if profile.top_p is None else Task.AGGREGATION
     return WindowSelection(windows, captured_mass(layout, profile.leaders, masses, windows), task)
+
+
+def resident_windows(
+    profile: QuestionProfile, layout: KVLayout, num_tokens: int, budget_bytes: int
+) -> tuple[Windows, ...]:
+    """What the device holds between questions of a prompt whose windows are all kept below: those that a choice within
+    budget_bytes begins with, and what sliding layers see. Per layout group."""
+    always = tuple(sorted(_always_kept(profile, layout, num_tokens, budget_bytes)))
+    return tuple(
+        always if group.is_selectable else tuple(layout.full_windows(group, num_tokens))
+        for group in layout.groups
+    )
 
 
 def _always_kept(
@@ -140,11 +156,8 @@ def _always_kept(
     num_windows = layout.num_windows(num_tokens)
     last = range(max(0, num_windows - profile.keep_last_windows), num_windows)
     kept = frozenset(last) | ({0} if profile.keep_first else frozenset())
-    for group in layout.groups:
-        if not group.is_selectable:
-            budget_bytes -= len(layout.full_windows(group, num_tokens)) * layout.block_bytes(group)
-    num_fitting = budget_bytes // sum(layout.block_bytes(group) for group in layout.selectable_groups)
-    return frozenset() if 0 < num_fitting < 2 * len(kept) else kept
+    fitting = num_fitting(layout, num_tokens, profile.leaders, budget_bytes)
+    return frozenset() if fitting < 2 * len(kept) else kept
 
 
 def leaders_by_layers(layout: KVLayout, led: Mapping[int, Sequence[int]]) -> tuple[Leader, ...]:

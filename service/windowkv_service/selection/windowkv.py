@@ -6,6 +6,8 @@ What we do differently, by default or always:
 - One list for all heads, as published, but chosen and stored on num_kv_heads heads, never on repeated ones.
 - Lists are in order of position; the published code keeps them in order of score, which only single-token
   decode allows.
+- The windows that always stay, those of the last α tokens and the first, give way, the last window last, where they
+  would take more than half of what fits: a budget holds, and with room for three windows one is for the score.
 - Which task uses which statistic, the budget's shape, and whether α counts within the budget are options: the
   paper's text and its code disagree. The statistic carries its α: few observers with the mean, more with the
   top-p mean.
@@ -23,7 +25,14 @@ from windowkv_service.domain.requests import Task
 from windowkv_service.kv.layout import KVLayout
 from windowkv_service.selection.base import Leader, Observation, WindowSelection
 from windowkv_service.selection.budgets import BudgetShape, group_shares, last_share
-from windowkv_service.selection.choice import captured_mass, choose, last_windows, window_bytes
+from windowkv_service.selection.choice import (
+    captured_mass,
+    choose,
+    give_way,
+    last_windows,
+    num_fitting,
+    window_bytes,
+)
 from windowkv_service.selection.task import SIGNAL_TOKENS, decide_task
 
 
@@ -77,13 +86,19 @@ class WindowKV:
             num_tokens,
             leaders,
             {layer: score.score for layer, score in scores.items()},
-            forced=frozenset(observed) | ({0} if self.keep_first else frozenset()),
+            forced=self._forced(observed, num_fitting(layout, num_tokens, leaders, budget_bytes)),
             shares=self.shares(layout, leaders),
             budget_bytes=budget_bytes,
             redistribute=self.redistribute,
         )
         masses = {layer: score.mass for layer, score in scores.items()}
         return WindowSelection(windows, captured_mass(layout, leaders, masses, windows), task)
+
+    def _forced(self, observed: Sequence[int], num_fitting: int) -> frozenset[int]:
+        """What stays whatever its score, the last window first: it holds what the answer continues."""
+        last, *others = reversed(observed)
+        first = [0] if self.keep_first and 0 not in observed else []
+        return give_way([last, *first, *others], num_fitting)
 
     def leaders_of(self, layout: KVLayout) -> tuple[Leader, ...]:
         if self.leaders is not None:

@@ -9,7 +9,13 @@ from observed_prompts import ObservedPrompt, block_bytes_of, make_layout
 from windowkv_kernels import WindowScores, quantize_keys
 from windowkv_service.domain.requests import Task
 from windowkv_service.errors import UnsupportedModel
-from windowkv_service.selection import Leader, QuestionProfile, choose_windows, default_profile
+from windowkv_service.selection import (
+    Leader,
+    QuestionProfile,
+    choose_windows,
+    default_profile,
+    resident_windows,
+)
 
 
 def scores_of(*values):
@@ -45,7 +51,29 @@ def test_where_hardly_anything_fits_the_best_windows_come_before_first_and_last(
     block = layout.block_bytes(layout.groups[0])
     assert choose_windows(scores, profile, layout, 80, 3 * block).windows == ((1, 3, 6),)
     assert choose_windows(scores, profile, layout, 80, block).windows == ((1,),)
-    assert choose_windows(scores, profile, layout, 80, 0).windows == ((0, 8, 9),)  # a table is never empty
+    assert choose_windows(scores, profile, layout, 80, 0).windows == ((1,),)  # a table is never empty
+
+
+def test_what_the_device_holds_between_questions_is_what_every_choice_begins_with():
+    layout = make_layout(2, window_size=8, sliding={1: 16})
+    profile = QuestionProfile((Leader(0, (0,)),), keep_first=True, keep_last_windows=2)
+    scores = {0: scores_of(1, 9, 2, 8, 3, 1, 6, 5, 2, 1)}
+    block = layout.block_bytes(layout.groups[0])
+    for num_fitting, expected in [(6, (0, 8, 9)), (5, ())]:
+        budget = (num_fitting + 2) * block
+        resident = resident_windows(profile, layout, 80, budget)
+        assert resident == (expected, (8, 9))
+        chosen = choose_windows(scores, profile, layout, 80, budget).windows
+        assert all(set(held) <= set(windows) for held, windows in zip(resident, chosen, strict=True))
+
+
+def test_windows_that_are_held_anyway_are_chosen_first():
+    layout = make_layout(1, window_size=8)
+    profile = QuestionProfile((Leader(0, (0,)),), keep_first=False, keep_last_windows=0)
+    scores = {0: scores_of(1, 9, 2, 8, 3, 1, 6, 5, 2, 1)}
+    budget = 3 * layout.block_bytes(layout.groups[0])
+    got = choose_windows(scores, profile, layout, 80, budget, forced=frozenset({0, 9}))
+    assert got.windows == ((0, 1, 9),)
 
 
 def test_sliding_groups_are_charged_first_and_keep_what_they_see():

@@ -42,7 +42,8 @@ def oracle(prompt, *, alpha, num_voters, top_p, group_size, fraction_of, keep_fi
     layout, n, omega = prompt.layout, prompt.num_tokens, prompt.layout.window_size
     total = math.ceil(n / omega)
     lists = [tuple(layout.full_windows(group, n)) for group in layout.groups]
-    observed = set(range((n - alpha) // omega, total)) | ({0} if keep_first else set())
+    observed = list(range((n - alpha) // omega, total))
+    weighty = [observed[-1], *([0] if keep_first and 0 not in observed else []), *reversed(observed[:-1])]
     teams = join_groups(layout, group_size)
     layers = [sum(len(layout.groups[g].layers) for g in team) for team in teams]
     last = fraction_of(max(layers))
@@ -52,10 +53,12 @@ def oracle(prompt, *, alpha, num_voters, top_p, group_size, fraction_of, keep_fi
     sliding = sum(len(lists[g.index]) * layout.block_bytes(g) for g in layout.groups if not g.is_selectable)
     costs = [sum(layout.block_bytes(layout.groups[g]) for g in team) for team in teams]
     left = budget_bytes - sliding
+    observed = set(weighty[: max(0, left // sum(costs)) // 2])  # what always stays gives way
+    least = max(1, len(observed))  # no group is left without a window
     per_share = left / sum(share * cost for share, cost in zip(shares, costs, strict=True))
 
     def counts_at(level):
-        return [min(max(level * share, len(observed)), total) for share in shares]
+        return [min(max(level * share, least), total) for share in shares]
 
     level = per_share
     while level > 0 and sum(c * b for c, b in zip(counts_at(level), costs, strict=True)) > left * (1 + 1e-9):
@@ -66,7 +69,8 @@ def oracle(prompt, *, alpha, num_voters, top_p, group_size, fraction_of, keep_fi
         if abs(count - round(count)) < 2e-3 and level != per_share:
             return None  # the oracle's steps are too coarse to tell a whole window from a little less
         extra = max(0, math.floor(count + 1e-9) - len(observed))
-        if 0 < extra < len(ranked) and scores[ranked[extra - 1]] - scores[ranked[extra]] < 1e-6:
+        in_order = [max(scores[w], -1e9) for w in ranked]  # windows of observed tokens alone: no score at all
+        if 0 < extra < len(ranked) and in_order[extra - 1] - in_order[extra] < 1e-6:
             return None
         for group in team:
             lists[group] = tuple(sorted(observed | set(ranked[:extra])))
