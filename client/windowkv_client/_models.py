@@ -102,9 +102,9 @@ class Cache:
     task: Task
     retention: Retention
     token_count: int
-    kept_token_count: int  # mean over the layer groups
+    kept_token_count: int  # chosen when the cache was made; mean over the layer groups
     full_bytes: int  # of the uncompressed cache
-    stored_bytes: int  # held on the device, counted from tensors; 0 when evicted
+    stored_bytes: int  # held on the device between questions, from its tensors; 0 when evicted
     index_bytes: int  # the part of stored_bytes that finds windows for a question
     bytes_by_tier: Mapping[Tier, int]
     tier: Tier | None  # the nearest that holds it
@@ -123,7 +123,7 @@ class Cache:
 
     @property
     def stored_ratio(self) -> float:
-        """stored_bytes over full_bytes: what compression came to."""
+        """stored_bytes over full_bytes: what the cache costs between questions."""
         return self.stored_bytes / self.full_bytes if self.full_bytes else 0.0
 
 
@@ -152,7 +152,8 @@ class Usage:
     blocks_fetched: int
     bytes_fetched: int
     fetch_s: float
-    device_bytes: int
+    device_bytes: int  # held of the cached prompt for this answer, the cache's own blocks and leader keys included
+    tail_bytes: int  # held of the question and the answer
     is_recomputed: bool
 
 

@@ -103,6 +103,7 @@ def read_usage(message: generation_pb2.Usage) -> models.Usage:
         bytes_fetched=message.bytes_fetched,
         fetch_s=_seconds(message.fetch_duration),
         device_bytes=message.device_bytes,
+        tail_bytes=message.tail_bytes,
         is_recomputed=message.is_recomputed,
     )
 

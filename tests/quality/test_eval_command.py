@@ -38,7 +38,7 @@ def test_a_small_run_tells_a_good_cache_from_a_bad_one(
         assert scores["windowkv", question] >= 90
         assert 1.0 <= bytes_ratios["full", question] < 1.05
         assert bytes_ratios["streamingllm", question] <= 0.12
-    assert bytes_ratios["windowkv", "visible"] <= 0.12 < bytes_ratios["windowkv", "hidden"] < 0.24
+        assert bytes_ratios["windowkv", question] <= 0.12
     assert {path.name for path in tmp_path.iterdir()} == {
         "results.json",
         "results.csv",

@@ -15,8 +15,8 @@ from windowkv_service.quality.scoring import exact
 from windowkv_service.quality.suites import find_tasks
 
 
-def reply(score: float, *, entry: int = 120, answer: int = 110, index: int = 20, chose: bool = True) -> Reply:
-    return Reply("amber", score, entry, answer, index, 1000, chose)
+def reply(score: float) -> Reply:
+    return Reply("amber", score, entry_bytes=40, device_bytes=110, tail_bytes=30, full_bytes=1000)
 
 
 @pytest.mark.parametrize(
@@ -53,18 +53,10 @@ def test_all_right_leaves_the_interval_no_width() -> None:
     assert bootstrap([[100.0], [100.0]]) == (100.0, 100.0)
 
 
-def test_windows_of_an_entry_and_of_a_question_count_both_and_leader_keys_once() -> None:
-    assert reply(100.0).device_bytes == 120 + 110 - 20
-
-
-def test_an_answer_from_the_entrys_own_windows_counts_them_once() -> None:
-    assert reply(100.0, answer=120, chose=False).device_bytes == 120
-
-
 def test_a_result_is_made_of_all_answers() -> None:
     (task,) = find_tasks(["single/1000"])
     arm = Arm(Method("windowkv"), 0.12, Visibility.HIDDEN)
     result = summarise(task, arm, [[reply(100.0), reply(0.0)], [reply(100.0), reply(100.0)]])
-    assert (result.score, result.samples, result.stored_bytes_ratio) == (75.0, 4, 0.21)
-    assert (result.entry_bytes_ratio, result.answer_bytes_ratio) == (0.12, 0.11)
+    assert (result.score, result.samples, result.stored_bytes_ratio) == (75.0, 4, 0.11)
+    assert (result.entry_bytes_ratio, result.answer_bytes_ratio) == (0.04, 0.14)
     assert result.ci_low <= result.score <= result.ci_high

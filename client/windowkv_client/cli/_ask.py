@@ -10,7 +10,7 @@ from windowkv_client._models import Answer, Cache, Chunk, Selection, Usage
 from windowkv_client.cli._cache import COMPRESSION
 from windowkv_client.cli._connection import connect, timeout
 from windowkv_client.cli._prompts import chosen, read_document
-from windowkv_client.cli._terminal import Terminal
+from windowkv_client.cli._terminal import Terminal, size
 
 SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "selection")
 
@@ -74,6 +74,7 @@ def _summary(usage: Usage) -> str:
     return (
         f"{usage.generated_tokens} tokens, first after {usage.time_to_first_token_s * 1000:.0f} ms; "
         f"read {usage.kept_tokens} of {usage.cached_tokens} cached tokens ({source}), "
+        f"{size(usage.device_bytes)} on the device, "
         f"fidelity {usage.fidelity:.3f}"
     )
 

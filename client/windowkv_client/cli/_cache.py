@@ -103,7 +103,8 @@ def _show(cache: Cache, terminal: Terminal) -> None:
         "alias": cache.alias,
         "labels": ", ".join(f"{key}={value}" for key, value in cache.labels.items()),
         "tokens": f"{cache.token_count}, {cache.kept_token_count} kept",
-        "bytes": f"{size(cache.full_bytes)} full, {size(cache.stored_bytes)} stored ({cache.stored_ratio:.3f})",
+        "bytes": f"{size(cache.full_bytes)} full, {size(cache.stored_bytes)} stored ({cache.stored_ratio:.3f})"
+        " between questions",
         "compression": f"{cache.method}, kept ratio {cache.kept_ratio}, {cache.task}, retains {cache.retention}",
         "tiers": ", ".join(f"{tier} {size(held)}" for tier, held in cache.bytes_by_tier.items()),
         "fidelity": f"{cache.fidelity:.3f}",

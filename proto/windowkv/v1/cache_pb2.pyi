@@ -199,11 +199,16 @@ class Cache(_message.Message):
     token_count: _builtins.int
     """token_count is the length of the prompt."""
     kept_token_count: _builtins.int
-    """kept_token_count is how many of them the compressed entry holds, as a mean over the layer groups."""
+    """kept_token_count is how many of them were chosen when the cache was made, as a mean over the layer groups. With
+    leader keys the device does not hold these: every question chooses its own, and stored_bytes says what it holds.
+    """
     full_bytes: _builtins.int
     """full_bytes is the size of the uncompressed KV cache."""
     stored_bytes: _builtins.int
-    """stored_bytes is what the entry holds on the device, counted from its tensors; 0 when it has been evicted."""
+    """stored_bytes is what the entry holds on the device between questions, counted from its tensors; 0 when it has been
+    evicted. With leader keys that is those and the few windows that every choice has: the rest of what kept_ratio
+    allows belongs to the question, whose usage says what it took.
+    """
     index_bytes: _builtins.int
     """index_bytes is the part of stored_bytes that is leader keys, by which a question chooses its windows."""
     tier: _types_pb2.Tier.ValueType
@@ -298,8 +303,8 @@ class Compression(_message.Message):
     method: _builtins.str
     """method is one of Model.methods; "windowkv" when empty."""
     kept_ratio: _builtins.float
-    """kept_ratio is the share of the full cache's bytes that the entry may hold on the device, in (0, 1]; everything
-    stored counts. 0.12 when absent; 1 drops nothing.
+    """kept_ratio is the share of the full cache's bytes that the device may hold, in (0, 1], between questions and while
+    one is answered; everything stored counts. 0.12 when absent; 1 drops nothing.
     """
     task: Global___Task.ValueType
     """task says which statistic ranks the windows; TASK_AUTO when unspecified."""

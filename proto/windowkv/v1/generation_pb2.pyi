@@ -441,6 +441,7 @@ class Usage(_message.Message):
     FETCH_DURATION_FIELD_NUMBER: _builtins.int
     DEVICE_BYTES_FIELD_NUMBER: _builtins.int
     IS_RECOMPUTED_FIELD_NUMBER: _builtins.int
+    TAIL_BYTES_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """prompt_tokens is the cached prompt and the new input together."""
     cached_tokens: _builtins.int
@@ -462,9 +463,13 @@ class Usage(_message.Message):
     bytes_fetched: _builtins.int
     """bytes_fetched is their size."""
     device_bytes: _builtins.int
-    """device_bytes is the size of the cached prompt's blocks and leader keys that the answer used on the device."""
+    """device_bytes is what the device held of the cached prompt for this answer: the blocks of the cache and those that
+    the answer read, each counted once, and the leader keys.
+    """
     is_recomputed: _builtins.bool
     """is_recomputed tells that lost or corrupt bytes were computed again from the prompt's tokens."""
+    tail_bytes: _builtins.int
+    """tail_bytes is the size of the blocks with the KV of the new input and of the answer."""
     @_builtins.property
     def time_to_first_token(self) -> _duration_pb2.Duration:
         """time_to_first_token is counted from the request's arrival at the engine."""
@@ -495,10 +500,11 @@ class Usage(_message.Message):
         fetch_duration: _duration_pb2.Duration | None = ...,
         device_bytes: _builtins.int = ...,
         is_recomputed: _builtins.bool = ...,
+        tail_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_diverged_at", b"_diverged_at", "diverged_at", b"diverged_at", "fetch_duration", b"fetch_duration", "queue_duration", b"queue_duration", "time_to_first_token", b"time_to_first_token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_diverged_at", b"_diverged_at", "blocks_fetched", b"blocks_fetched", "bytes_fetched", b"bytes_fetched", "cached_tokens", b"cached_tokens", "device_bytes", b"device_bytes", "diverged_at", b"diverged_at", "fetch_duration", b"fetch_duration", "fidelity", b"fidelity", "generated_tokens", b"generated_tokens", "is_recomputed", b"is_recomputed", "kept_tokens", b"kept_tokens", "miss_reason", b"miss_reason", "prompt_tokens", b"prompt_tokens", "queue_duration", b"queue_duration", "source_tier", b"source_tier", "time_to_first_token", b"time_to_first_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_diverged_at", b"_diverged_at", "blocks_fetched", b"blocks_fetched", "bytes_fetched", b"bytes_fetched", "cached_tokens", b"cached_tokens", "device_bytes", b"device_bytes", "diverged_at", b"diverged_at", "fetch_duration", b"fetch_duration", "fidelity", b"fidelity", "generated_tokens", b"generated_tokens", "is_recomputed", b"is_recomputed", "kept_tokens", b"kept_tokens", "miss_reason", b"miss_reason", "prompt_tokens", b"prompt_tokens", "queue_duration", b"queue_duration", "source_tier", b"source_tier", "tail_bytes", b"tail_bytes", "time_to_first_token", b"time_to_first_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__diverged_at: _TypeAlias = _typing.Literal["diverged_at"]  # noqa: Y015
     _WhichOneofArgType__diverged_at: _TypeAlias = _typing.Literal["_diverged_at", b"_diverged_at"]  # noqa: Y015

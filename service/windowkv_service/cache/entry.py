@@ -22,7 +22,8 @@ class Entry:
     """Changed by the store and by the worker that owns it, nobody else.
 
     windows: those the compressed cache consists of. retained: those that are kept in some tier: with
-    RETENTION_FULL all that the layers can see, else windows. Times are seconds since the epoch, sizes bytes.
+    RETENTION_FULL all that the layers can see, else windows. resident: those on the device while nobody asks;
+    windows, or less where questions choose their own. Times are seconds since the epoch, sizes bytes.
     """
 
     cache_id: str
@@ -34,6 +35,7 @@ class Entry:
     create_time: float
     expire_time: float
     retained: Windows = ()
+    resident: Windows = ()
     is_named: bool = True  # False: a prompt without a name; found by its content, never listed
     update_time: float = 0.0
     last_used_time: float = 0.0
@@ -58,7 +60,7 @@ class Entry:
     ] = ()  # [group]: window → address, for every retained window
     index_addresses: tuple[Address, ...] = ()
     blocks: tuple[tuple[PlacedBlock, ...], ...] | None = (
-        None  # [group], aligned with windows; None: not on the device
+        None  # [group], aligned with resident; None: not on the device
     )
     index: object | None = None  # what scores a question's windows on the device
     on_host: bool = False
@@ -69,6 +71,7 @@ class Entry:
     def __post_init__(self) -> None:
         self.token_ids = array(TOKEN_ARRAY, self.token_ids)
         self.retained = self.retained or self.windows
+        self.resident = self.resident or self.windows
         self.update_time = self.update_time or self.create_time
         self.last_used_time = self.last_used_time or self.create_time
         self.longest_expire_time = self.longest_expire_time or self.expire_time

@@ -47,8 +47,8 @@ class QuestionSelection(Enum):
 class Compression:
     """How a prompt's KV cache is compressed.
 
-    kept_ratio is the share of the full cache's bytes that the entry may hold on the device, in (0, 1];
-    everything stored counts: blocks, observation window, leader keys.
+    kept_ratio is the share of the full cache's bytes that the device may hold, in (0, 1], between questions and
+    while one is answered; everything stored counts: blocks, observation window, leader keys.
     """
 
     method: str = "windowkv"

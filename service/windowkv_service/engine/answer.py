@@ -108,7 +108,6 @@ def _usage(question: Question, sequence: Sequence, watch: Stopwatch) -> Usage:
     ground, report = question.ground, question.ground.report
     assert sequence.first_token_time is not None
     is_cached = ground.entry is not None or ground.num_cached > 0
-    index_bytes = 0 if ground.index is None else ground.index.size_bytes
     return Usage(
         prompt_tokens=question.num_prompt,
         cached_tokens=ground.num_cached,
@@ -123,6 +122,7 @@ def _usage(question: Question, sequence: Sequence, watch: Stopwatch) -> Usage:
         blocks_fetched=report.num_blocks,
         bytes_fetched=report.num_bytes,
         fetch_s=report.seconds,
-        device_bytes=ground.prompt.block_bytes(ground.claim.windows) + index_bytes,
+        device_bytes=ground.device_bytes,
+        tail_bytes=question.tail_bytes(sequence.position),
         is_recomputed=report.is_recomputed,
     )

@@ -125,8 +125,13 @@ class Claim:
         return (yield from resources.take_blocks(needs))
 
     def fill_from(self, frames: dict[Place, Frame], taken: dict[int, list[int]]) -> None:
-        """Write fetched blocks; what does not fit its place stays missing."""
+        """Write fetched blocks; what does not fit its place stays missing. What somebody else has fetched meanwhile is
+        shared."""
         for (group, number), frame in frames.items():
+            shared = self._device.share(group, self.address((group, number)))
+            if shared is not None:
+                self._ids[group.index][number] = shared
+                continue
             spare = taken[self._device.arenas.arena_of(group)]
             if self._device.write(group, spare[-1], frame):
                 self._ids[group.index][number] = spare.pop()
@@ -174,12 +179,19 @@ def claim_staged(resources: Resources, prompt: Prompt, windows: Windows, staging
 
 
 def claim_stored(
-    resources: Resources, prompt: Prompt, windows: Windows, report: FetchReport, ttl_s: float
+    resources: Resources,
+    prompt: Prompt,
+    windows: Windows,
+    report: FetchReport,
+    ttl_s: float,
+    former: Claim | None = None,
 ) -> Walk[Claim]:
-    """The windows of a cached prompt, which lives ttl_s more: what the device lacks is fetched. What is lost stays
-    missing in the claim."""
+    """The windows of a cached prompt, which lives ttl_s more: what the device lacks is fetched, after a former claim has
+    been released. What is lost stays missing in the claim."""
     claim = Claim(resources, prompt, windows)
     try:
+        if former is not None:
+            former.release()
         if claim.missing():
             yield from _fetch_missing(resources, claim, report, ttl_s)
     except BaseException:

@@ -53,7 +53,7 @@ def _all_frames(resources: Resources, entry: Entry) -> Walk[list[Frame]]:
     frames = yield from _stored(resources, entry, blocks, FrameKind.BLOCK)
     if frames is None:
         retained = retained_of(prompt, entry)
-        claim, frames = yield from prefill_again(resources, prompt, entry.windows, retained, report)
+        claim, frames = yield from prefill_again(resources, prompt, entry.resident, retained, report)
         claim.release()
     index = yield from _stored(resources, entry, entry.index_addresses, FrameKind.INDEX)
     if index is None:

@@ -14,6 +14,7 @@ from windowkv_service.domain.requests import ListRequest, Retention, UpdateReque
 from windowkv_service.domain.results import CacheInfo, CachePage, CacheState, DeleteReceipt, Tier
 from windowkv_service.engine.aliases import announce, retire
 from windowkv_service.engine.blocks import Claim, FetchReport, claim_stored, fetch
+from windowkv_service.engine.budget import resident_of
 from windowkv_service.engine.index import LeaderIndex, assemble_index, index_addresses
 from windowkv_service.engine.lookup import adopt_all, find
 from windowkv_service.engine.prefill import prefill_again, rebuild_index
@@ -35,7 +36,8 @@ def make_resident(resources: Resources, entry: Entry, report: FetchReport) -> Wa
     if entry.is_resident:
         return
     prompt = prompt_of(resources, entry)
-    claim = yield from claim_windows(resources, entry, prompt, entry.windows, report)
+    resident = _resident_of(resources, entry, prompt)
+    claim = yield from claim_windows(resources, entry, prompt, resident, report)
     try:
         index = yield from _restore_index(resources, entry, prompt, report)
     except BaseException:
@@ -46,7 +48,16 @@ def make_resident(resources: Resources, entry: Entry, report: FetchReport) -> Wa
         return
     index_bytes = 0 if index is None else index.size_bytes
     resources.store.restore(entry, claim.placed(), index, index_bytes)
-    entry.stored_bytes = prompt.block_bytes(entry.windows) + index_bytes
+    entry.resident = tuple(tuple(row) for row in resident)
+    entry.stored_bytes = prompt.block_bytes(resident) + index_bytes
+
+
+def _resident_of(resources: Resources, entry: Entry, prompt: Prompt) -> Windows:
+    """By today's leaders: the index that comes back is theirs."""
+    index_bytes = 0
+    if entry.profile_digest and resources.profile is not None:
+        index_bytes = resources.profile.index_bytes(prompt.layout, prompt.num_tokens)
+    return resident_of(resources, prompt, entry.compression, entry.windows, index_bytes)
 
 
 def _restore_index(
@@ -75,11 +86,18 @@ def _restore_index(
 
 
 def claim_windows(
-    resources: Resources, entry: Entry, prompt: Prompt, windows: Windows, report: FetchReport
+    resources: Resources,
+    entry: Entry,
+    prompt: Prompt,
+    windows: Windows,
+    report: FetchReport,
+    former: Claim | None = None,
 ) -> Walk[Claim]:
-    """The windows from wherever they are, computed again where they are lost: bytes that are right, or none."""
+    """The windows from wherever they are, computed again where they are lost: bytes that are right, or none. What they
+    share with a former claim stays, the rest of it is given back before anything is fetched: no more is ever held than
+    the larger of the two."""
     ttl_s = seconds_left(resources, entry)
-    claim = yield from claim_stored(resources, prompt, windows, report, ttl_s)
+    claim = yield from claim_stored(resources, prompt, windows, report, ttl_s, former)
     if not claim.missing():
         return claim
     claim.release()

@@ -5,32 +5,41 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from windowkv_service.cache.entry import Entry
-from windowkv_service.domain.requests import Compression, GenerateRequest, Retention
+from windowkv_service.domain.requests import Compression, GenerateRequest, QuestionSelection, Retention
 from windowkv_service.domain.results import MissReason
 from windowkv_service.engine.blocks import Claim, FetchReport
 from windowkv_service.engine.entries import claim_windows, make_resident, prompt_of
 from windowkv_service.engine.index import LeaderIndex
 from windowkv_service.engine.lookup import find
 from windowkv_service.engine.prefill import prefill
-from windowkv_service.engine.prompt import Prompt
+from windowkv_service.engine.prompt import Prompt, Windows
 from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.task import Walk
+from windowkv_service.errors import BadOption
 
 UNCOMPRESSED = Compression(method="full", kept_ratio=1.0, retention=Retention.SELECTED)
 
 
 @dataclass
 class Ground:
-    """claim and fidelity change when a question chooses windows of its own."""
+    """claim and fidelity change when a question chooses windows of its own, which it does where mode is QUESTION."""
 
     prompt: Prompt
     claim: Claim
     fidelity: float
     report: FetchReport
     num_cached: int
+    mode: QuestionSelection = QuestionSelection.PUBLISHED
     entry: Entry | None = None
     index: LeaderIndex | None = None
     diverged_at: int | None = None
+
+    @property
+    def device_bytes(self) -> int:
+        """What the device holds of the prompt for this answer: the entry's blocks, the answer's, each block once, and
+        the leader keys."""
+        held = self.claim.windows if self.entry is None else _union(self.claim.windows, self.entry.resident)
+        return self.prompt.block_bytes(held) + (0 if self.index is None else self.index.size_bytes)
 
     def release(self, resources: Resources) -> None:
         self.claim.release()
@@ -57,7 +66,8 @@ def ground_on_prompt(resources: Resources, request: GenerateRequest) -> Walk[Gro
 
 
 def ground_on_cache(resources: Resources, request: GenerateRequest) -> Walk[Ground]:
-    """A cache's own windows, brought to the device and claimed, its entry pinned."""
+    """A cache's windows as far as they are known before the question, claimed on the device; its entry pinned. Where
+    the question chooses, it begins on what the entry holds."""
     assert request.cache is not None
     entry = yield from find(resources, request.tenant, request.cache)
     resources.check_length(entry.token_count + len(request.token_ids) + 1)
@@ -65,13 +75,38 @@ def ground_on_cache(resources: Resources, request: GenerateRequest) -> Walk[Grou
     try:
         report = FetchReport()
         yield from make_resident(resources, entry, report)
-        prompt = prompt_of(resources, entry)
-        claim = yield from claim_windows(resources, entry, prompt, entry.windows, report)
+        prompt, mode = prompt_of(resources, entry), _mode(request, entry)
+        windows, fidelity = _first_windows(prompt, entry, mode)
+        claim = yield from claim_windows(resources, entry, prompt, windows, report)
         resources.store.hit(entry)
     except BaseException:
         resources.store.unpin(entry)
         raise
-    return Ground(prompt, claim, entry.fidelity, report, prompt.num_tokens, entry, _index_of(entry))
+    return Ground(prompt, claim, fidelity, report, prompt.num_tokens, mode, entry, _index_of(entry))
+
+
+def _mode(request: GenerateRequest, entry: Entry) -> QuestionSelection:
+    """Who chooses the windows of a resident entry; AUTO is resolved."""
+    can_choose = entry.index is not None
+    if request.selection is QuestionSelection.AUTO:
+        return QuestionSelection.QUESTION if can_choose else QuestionSelection.PUBLISHED
+    if request.selection is QuestionSelection.QUESTION and not can_choose:
+        raise BadOption("there are no leader keys to choose windows with", field="selection.mode")
+    keeps_all = entry.compression.retention is Retention.FULL
+    if request.selection is QuestionSelection.FULL and not keeps_all:
+        raise BadOption("only the selected windows were retained", field="selection.mode")
+    return request.selection
+
+
+def _first_windows(prompt: Prompt, entry: Entry, mode: QuestionSelection) -> tuple[Windows, float]:
+    """And their fidelity."""
+    if mode is QuestionSelection.FULL:
+        return prompt.all_windows(), 1.0
+    return (entry.resident if mode is QuestionSelection.QUESTION else entry.windows), entry.fidelity
+
+
+def _union(one: Windows, other: Windows) -> Windows:
+    return [sorted({*mine, *yours}) for mine, yours in zip(one, other, strict=True)]
 
 
 def _index_of(entry: Entry) -> LeaderIndex | None:

@@ -10,6 +10,7 @@ from windowkv_service.cache.frame import Frame, FrameKind
 from windowkv_service.domain.requests import Compression, Retention
 from windowkv_service.domain.results import PrefillProgress
 from windowkv_service.engine.blocks import Claim, FetchReport, claim_staged
+from windowkv_service.engine.budget import block_budget, resident_of
 from windowkv_service.engine.index import LeaderIndex, index_addresses
 from windowkv_service.engine.prompt import Prompt, Windows
 from windowkv_service.engine.resources import Resources
@@ -25,7 +26,7 @@ OnProgress = Callable[[PrefillProgress], None]
 
 @dataclass(frozen=True)
 class Prefilled:
-    """A prompt's compressed form on the device, and the frames that its retention sends below."""
+    """A prompt's compressed form, and the frames that its retention sends below. claim: what of it stays on the device."""
 
     claim: Claim
     selection: WindowSelection
@@ -62,7 +63,9 @@ def prefill(
         frames = []
         if is_kept_below:
             frames = _outgoing(resources, prompt, compression, selection.windows, index, staging)
-        claim = yield from claim_staged(resources, prompt, selection.windows, staging)
+        index_bytes = 0 if index is None else index.size_bytes
+        resident = resident_of(resources, prompt, compression, selection.windows, index_bytes)
+        claim = yield from claim_staged(resources, prompt, resident, staging)
     ended = time.monotonic()
     return Prefilled(
         claim, selection, index, frames, num_reused, ended - started, ended - computed, started - submitted
@@ -161,16 +164,10 @@ def _choose(
         scales=resources.model.scales,
         layout=prompt.layout,
     )
-    budget = budget_bytes(resources, compression.kept_ratio, prompt.num_tokens, index)
+    budget = block_budget(prompt, compression.kept_ratio, 0 if index is None else index.size_bytes)
     selection = selector.select(observation, budget_bytes=budget, task=compression.task)
     assert isinstance(selection, WindowSelection)
     return selection
-
-
-def budget_bytes(resources: Resources, kept_ratio: float, num_tokens: int, index: LeaderIndex | None) -> int:
-    """What blocks may take on the device: the kept share of the full cache, less the leader keys."""
-    full = resources.model.layout.full_bytes(num_tokens)
-    return int(kept_ratio * full) - (0 if index is None else index.size_bytes)
 
 
 def _outgoing(

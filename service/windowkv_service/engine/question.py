@@ -8,14 +8,15 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from windowkv_service.domain.requests import GenerateRequest, QuestionSelection, Retention
+from windowkv_service.cache.entry import Entry
+from windowkv_service.domain.requests import GenerateRequest, QuestionSelection
+from windowkv_service.engine.budget import block_budget
 from windowkv_service.engine.entries import claim_windows
 from windowkv_service.engine.ground import Ground
-from windowkv_service.engine.prefill import budget_bytes
 from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.tables import BlockTables
 from windowkv_service.engine.task import TURN, Walk
-from windowkv_service.errors import BadOption
+from windowkv_service.kv.layout import KVLayout
 from windowkv_service.model.attention import LeadersHeard, Terms
 from windowkv_service.selection.base import WindowSelection
 from windowkv_service.selection.question import QuestionProfile, choose_windows
@@ -60,6 +61,11 @@ class Question:
             resources.device.pool(group).release(ids)
         self._tail_ids = []
 
+    def tail_bytes(self, end: int) -> int:
+        """What of the tail holds the KV of tokens before the logical position end, whole blocks counted."""
+        layout = self.ground.prompt.layout
+        return layout.num_windows(end - self.start) * sum(map(layout.block_bytes, layout.groups))
+
     def tables(self, resources: Resources) -> BlockTables:
         claim = self.ground.claim
         layout, device = self.ground.prompt.layout, resources.model.device
@@ -97,35 +103,17 @@ class Listener:
 
 
 def choose_ground(resources: Resources, request: GenerateRequest, question: Question) -> Walk[None]:
-    """Give the question the windows it asked for; the published choice stays where that is what serves."""
+    """Let the question choose its windows where it is the one to choose."""
     ground = question.ground
-    mode = _mode(request, ground)
-    if mode is QuestionSelection.PUBLISHED:
-        return
-    assert ground.entry is not None
-    if mode is QuestionSelection.FULL:
-        windows, fidelity = ground.prompt.all_windows(), 1.0
-    else:
+    if ground.mode is QuestionSelection.QUESTION:
+        assert ground.entry is not None
         selection = yield from _listen(resources, request, question)
-        windows, fidelity = selection.windows, selection.fidelity
-    claim = yield from claim_windows(resources, ground.entry, ground.prompt, windows, ground.report)
-    ground.claim.release()
-    ground.claim, ground.fidelity = claim, fidelity
-    resources.metrics.requests.selected(mode)
-
-
-def _mode(request: GenerateRequest, ground: Ground) -> QuestionSelection:
-    if ground.entry is None:
-        return QuestionSelection.PUBLISHED  # a prompt of its own is read whole
-    can_choose = ground.index is not None
-    keeps_all = ground.entry.compression.retention is Retention.FULL
-    if request.selection is QuestionSelection.AUTO:
-        return QuestionSelection.QUESTION if can_choose else QuestionSelection.PUBLISHED
-    if request.selection is QuestionSelection.QUESTION and not can_choose:
-        raise BadOption("there are no leader keys to choose windows with", field="selection.mode")
-    if request.selection is QuestionSelection.FULL and not keeps_all:
-        raise BadOption("only the selected windows were retained", field="selection.mode")
-    return request.selection
+        ground.claim = yield from claim_windows(
+            resources, ground.entry, ground.prompt, selection.windows, ground.report, former=ground.claim
+        )
+        ground.fidelity = selection.fidelity
+    if ground.mode is not QuestionSelection.PUBLISHED:
+        resources.metrics.requests.selected(ground.mode)
 
 
 def _listen(resources: Resources, request: GenerateRequest, question: Question) -> Walk[WindowSelection]:
@@ -150,5 +138,10 @@ def _listen(resources: Resources, request: GenerateRequest, question: Question) 
         for layer, queries in listener.queries.items()
     }
     kept_ratio = request.kept_ratio or ground.entry.compression.kept_ratio
-    budget = budget_bytes(resources, kept_ratio, num_tokens, ground.index)
-    return choose_windows(scores, profile, layout, num_tokens, budget_bytes=budget)
+    budget = block_budget(ground.prompt, kept_ratio, ground.index.size_bytes)
+    return choose_windows(scores, profile, layout, num_tokens, budget, forced=_held(ground.entry, layout))
+
+
+def _held(entry: Entry, layout: KVLayout) -> frozenset[int]:
+    """What the device holds of every selectable group, whatever a question chooses."""
+    return frozenset(entry.resident[layout.selectable_groups[0].index])

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from windowkv_client import Cache, Client
 from windowkv_service.model.builtin.documents import Question, answer_text, question_suffix
 from windowkv_service.quality.arm import Arm
-from windowkv_service.quality.method import CHOOSING
 from windowkv_service.quality.scoring import exact
 from windowkv_service.quality.suites import Case
 
@@ -21,26 +20,16 @@ class Reply:
     """One answer, scored, and the bytes that the service counted for it. All bytes are the prompt's on the device.
 
     entry_bytes: blocks and leader keys that the cache holds between questions (`cache.stored_bytes`).
-    answer_bytes: blocks that the answer read, and leader keys (`usage.device_bytes`).
-    index_bytes: the leader keys in either. full_bytes: the uncompressed cache of the same prompt.
-    chose: the answer read windows of its own choice beside those of the entry.
+    device_bytes: the same while answering, with the blocks that the answer reads, each once (`usage.device_bytes`).
+    tail_bytes: beside those, the question's and the answer's own. full_bytes: the uncompressed cache of the same prompt.
     """
 
     said: str
     score: float
     entry_bytes: int
-    answer_bytes: int
-    index_bytes: int
+    device_bytes: int
+    tail_bytes: int
     full_bytes: int
-    chose: bool
-
-    @property
-    def device_bytes(self) -> int:
-        """Held on the device while answering. The blocks of an entry and of a question that chose for itself count as
-        if none were the same: at most so much, for the service does not say which they share."""
-        if not self.chose:
-            return max(self.entry_bytes, self.answer_bytes)
-        return self.entry_bytes + self.answer_bytes - self.index_bytes
 
 
 def ask_case(client: Client, arm: Arm, case: Case, names: set[str]) -> Iterator[Reply]:
@@ -79,8 +68,7 @@ def _reply(client: Client, arm: Arm, cache: Cache, asked: str | None, question: 
         said=said,
         score=exact(said, question.answer),
         entry_bytes=cache.stored_bytes,
-        answer_bytes=usage.device_bytes,
-        index_bytes=cache.index_bytes,
+        device_bytes=usage.device_bytes,
+        tail_bytes=usage.tail_bytes,
         full_bytes=cache.full_bytes,
-        chose=arm.selection in CHOOSING,
     )

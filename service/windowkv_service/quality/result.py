@@ -21,7 +21,8 @@ class Result:
     interval. Ratios are of the full cache's bytes, means over the answers; see asking.Reply for what is counted.
 
     stored_bytes_ratio: all that the device held of the prompt while answering.
-    entry_bytes_ratio: what the cache held between questions. answer_bytes_ratio: what the answer read.
+    entry_bytes_ratio: what the cache held between questions. answer_bytes_ratio: the same
+        while answering, the question's and the answer's own tokens included.
     """
 
     suite_task: str
@@ -64,7 +65,7 @@ def summarise(task: Task, arm: Arm, documents: Sequence[Sequence[Reply]]) -> Res
         ci_high=round(high, 2),
         samples=len(replies),
         entry_bytes_ratio=_share(replies, [reply.entry_bytes for reply in replies]),
-        answer_bytes_ratio=_share(replies, [reply.answer_bytes for reply in replies]),
+        answer_bytes_ratio=_share(replies, [reply.device_bytes + reply.tail_bytes for reply in replies]),
     )
 
 

@@ -12,9 +12,9 @@ from windowkv_service.quality.suites.niah import DEPTHS, cell
 COUNTED = (
     "Scores: percent of answers that are exactly right, with 95 % confidence intervals (bootstrap over documents). "
     "Kept: the share asked for. Entry: what the cache held on the device between questions, blocks and leader keys, "
-    "as a share of the full cache. Answering: all that the device held of the prompt while answering; where a "
-    "question chose windows of its own, the entry's blocks and the question's, counted as if none were the same. "
-    "Tails (the question's and the answer's own tokens) are in no number. Mean: over suites, not over columns."
+    "as a share of the full cache. Answering: all that the device held of the prompt while answering, the cache's own "
+    "blocks and the answer's, each once, and leader keys. Tails (the question's and the answer's own tokens) are a "
+    "column of the files alone. Mean: over suites, not over columns."
 )
 
 

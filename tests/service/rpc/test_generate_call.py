@@ -145,7 +145,7 @@ async def test_usage_arrives_whole(wire: ServedWire) -> None:
         "fidelity",
         "blocks_fetched",
     )
-    for name in (*plain, "bytes_fetched", "device_bytes", "is_recomputed"):
+    for name in (*plain, "bytes_fetched", "device_bytes", "tail_bytes", "is_recomputed"):
         assert getattr(usage, name) == getattr(USAGE, name), name
     assert usage.source_tier == types_pb2.TIER_REDIS
     assert usage.miss_reason == generation_pb2.MISS_REASON_UNSPECIFIED

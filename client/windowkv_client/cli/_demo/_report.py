@@ -8,7 +8,7 @@ from windowkv_client.cli._demo._story import FirstRun, Reply, is_restored
 from windowkv_client.cli._terminal import Terminal, size
 
 LONGEST_ANSWER = 20
-TIMING = ("#first token", "tier", "#read on the device")
+TIMING = ("#first token", "tier", "#read, on the device")
 
 
 def report(first: FirstRun, again: Sequence[Reply] | None, terminal: Terminal) -> None:
@@ -37,6 +37,7 @@ def summary(first: FirstRun, again: Sequence[Reply] | None) -> dict[str, object]
         "kept_tokens": cache.kept_token_count,
         "full_bytes": cache.full_bytes,
         "stored_bytes": cache.stored_bytes,
+        "answering_bytes": _answering_bytes(first),
         "cold_ttft_s": round(first.cold_s, 4),
         "warm_ttft_s": round(first.warm_s, 4),
         "restored_from_redis": again is not None and is_restored(cache, again[0]),
@@ -65,11 +66,11 @@ def _rows(first: FirstRun) -> list[tuple[str, ...]]:
 
 
 def _facts(first: FirstRun, again: Sequence[Reply] | None) -> dict[str, object]:
-    cache, num_asked = first.cache, len(first.replies)
+    cache, num_asked, answering = first.cache, len(first.replies), _answering_bytes(first)
     facts: dict[str, object] = {
         "document": f"{cache.token_count} tokens, KV cache {size(cache.full_bytes)}",
-        "kept on the device": f"{cache.kept_token_count} tokens, {size(cache.stored_bytes)} "
-        f"({cache.stored_ratio:.3f} of the full cache; {cache.kept_ratio} asked for)",
+        "on the device": f"{size(cache.stored_bytes)} between questions ({cache.stored_ratio:.3f} of the full cache), "
+        f"{size(answering)} while answering ({answering / cache.full_bytes:.3f}; {cache.kept_ratio} asked for)",
         "right": f"{_num_right(first.replies)} of {num_asked}; the full cache: {_num_right(first.full)}; "
         f"as published, chosen before the question: {_num_right(first.published)}",
         "first token": f"cold {first.cold_s:.2f} s, warm {first.warm_s * 1000:.0f} ms",
@@ -78,6 +79,11 @@ def _facts(first: FirstRun, again: Sequence[Reply] | None) -> dict[str, object]:
         source = "from Redis, without prefilling" if is_restored(cache, again[0]) else "not from Redis"
         facts["after the restart"] = f"{_num_right(again)} of {num_asked} right, {source}"
     return facts
+
+
+def _answering_bytes(first: FirstRun) -> int:
+    """The most that the device held of the document while one of the questions was answered."""
+    return max(reply.usage.device_bytes for reply in first.replies)
 
 
 def _verdict(reply: Reply) -> tuple[str, str]:

@@ -74,5 +74,6 @@ def _to_wire_usage(usage: Usage) -> generation_pb2.Usage:
         bytes_fetched=usage.bytes_fetched,
         fetch_duration=to_duration(usage.fetch_s),
         device_bytes=usage.device_bytes,
+        tail_bytes=usage.tail_bytes,
         is_recomputed=usage.is_recomputed,
     )
