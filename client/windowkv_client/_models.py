@@ -152,7 +152,9 @@ class Usage:
     blocks_fetched: int
     bytes_fetched: int
     fetch_s: float
-    device_bytes: int  # held of the cached prompt for this answer, the cache's own blocks and leader keys included
+    device_bytes: (
+        int  # held of the cached prompt for this answer, the cache's own blocks and leader keys included
+    )
     tail_bytes: int  # held of the question and the answer
     is_recomputed: bool
 

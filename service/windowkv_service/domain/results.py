@@ -57,7 +57,9 @@ class CacheInfo:
     token_count: int
     kept_token_count: int  # chosen when the cache was made; mean over the layer groups
     full_bytes: int  # what the uncompressed cache takes, counted from the layout
-    stored_bytes: int  # what the entry holds on the device between questions, from its tensors; 0 when evicted
+    stored_bytes: (
+        int  # what the entry holds on the device between questions, from its tensors; 0 when evicted
+    )
     index_bytes: int  # the part of stored_bytes that is leader keys
     bytes_by_tier: Mapping[Tier, int]
     tier: Tier  # the nearest tier that holds the entry
@@ -114,7 +116,9 @@ class Usage:
     blocks_fetched: int
     bytes_fetched: int
     fetch_s: float
-    device_bytes: int  # held of the cached prompt for this answer: blocks of cache and answer, each once, leader keys
+    device_bytes: (
+        int  # held of the cached prompt for this answer: blocks of cache and answer, each once, leader keys
+    )
     tail_bytes: int  # blocks with the KV of the new input and of the answer
     is_recomputed: bool  # lost or corrupt bytes were computed again from the prompt's tokens
 

@@ -186,7 +186,7 @@ def claim_stored(
     ttl_s: float,
     former: Claim | None = None,
 ) -> Walk[Claim]:
-    """The windows of a cached prompt, which lives ttl_s more: what the device lacks is fetched, after a former claim has
+    """The windows of a cached prompt, which lives ttl_s more: what the device lacks is fetched, once a former claim has
     been released. What is lost stays missing in the claim."""
     claim = Claim(resources, prompt, windows)
     try:

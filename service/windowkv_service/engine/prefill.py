@@ -26,7 +26,7 @@ OnProgress = Callable[[PrefillProgress], None]
 
 @dataclass(frozen=True)
 class Prefilled:
-    """A prompt's compressed form, and the frames that its retention sends below. claim: what of it stays on the device."""
+    """A prompt's compressed form, and the frames that its retention sends below. claim: what stays on the device."""
 
     claim: Claim
     selection: WindowSelection

@@ -21,7 +21,7 @@ class Reply:
 
     entry_bytes: blocks and leader keys that the cache holds between questions (`cache.stored_bytes`).
     device_bytes: the same while answering, with the blocks that the answer reads, each once (`usage.device_bytes`).
-    tail_bytes: beside those, the question's and the answer's own. full_bytes: the uncompressed cache of the same prompt.
+    tail_bytes: beside those, the question's and the answer's own. full_bytes: the prompt's uncompressed cache.
     """
 
     said: str

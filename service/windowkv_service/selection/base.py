@@ -102,9 +102,10 @@ class Selector(Protocol):
     select: whole windows of layer groups, or single tokens of each layer and KV head.
         Windows: the blocks of the chosen windows, over all groups, take at most budget_bytes, whole blocks counted.
         Windows that must stay (the last tokens', and what the selector never drops) stay even when they alone exceed
-        the budget, unless the selector says that they give way; one window stays in any case. Tokens: the same of packed blocks, which hold window_size tokens of one layer and one KV head; every
-        list keeps one block's worth even when these alone exceed the budget. Sliding-window groups keep what the
-        layout asks for, and are charged first.
+        the budget, unless the selector says that they give way; one window stays in any case. Tokens: the same of
+        packed blocks, which hold window_size tokens of one layer and one KV head; every list keeps one block's worth
+        even when these alone exceed the budget. Sliding-window groups keep what the layout asks for, and are charged
+        first.
     """
 
     @property

@@ -86,7 +86,15 @@ def test_little_of_the_budget_is_left_unused(name, kept_ratio):
 
 @pytest.mark.parametrize(
     ("num_fitting", "kept"),
-    [(8, {0, 10, 11, 12}), (7, {0, 11, 12}), (6, {0, 11, 12}), (5, {0, 12}), (3, {12}), (1, set()), (0, set())],
+    [
+        (8, {0, 10, 11, 12}),
+        (7, {0, 11, 12}),
+        (6, {0, 11, 12}),
+        (5, {0, 12}),
+        (3, {12}),
+        (1, set()),
+        (0, set()),
+    ],
 )
 def test_windows_that_always_stay_give_way_where_they_would_take_more_than_half(num_fitting, kept):
     layout = make_layout(4, window_size=8)  # tokens 84 … 99 lie in windows 10 to 12
