@@ -93,8 +93,9 @@ def decode(model: Model, batch: int, kept: int, window_size: int, length: int = 
         table, positions = _tables(batch, kept, window_size, device)
         queries = torch.randn(batch, model.heads, length, model.head_dim, dtype=BF16, device=device)
         asked = torch.arange(kept - length, kept, device=device).expand(batch, -1).contiguous()
+        filled = torch.full((batch,), kept, device=device) if length == 1 else None
         return lambda: kernels.decode_attention(
-            queries, blocks, 0, table, positions, asked, scale=model.head_dim**-0.5
+            queries, blocks, 0, table, positions, asked, filled, scale=model.head_dim**-0.5
         )
 
     shape = f"{model.name}, batch {batch}, {kept} kept, ω {window_size}"
@@ -122,9 +123,10 @@ def shared_prefix(model: Model, batch: int, shared: int, own: int) -> Problem:
         own_table, own_positions = _tables(batch, own, window_size, device)
         queries = torch.randn(batch, model.heads, 1, model.head_dim, dtype=BF16, device=device)
         asked = torch.full((batch, 1), shared + own, device=device)
+        filled = torch.full((batch,), own, device=device)
         tables = (table[0], positions[0], own_table + num_shared, own_positions + shared)
         return lambda: kernels.shared_prefix_decode(
-            queries, blocks, 0, *tables, asked, scale=model.head_dim**-0.5
+            queries, blocks, 0, *tables, asked, filled, scale=model.head_dim**-0.5
         )
 
     shape = f"{model.name}, batch {batch}, {shared} common, {own} own"

@@ -110,14 +110,16 @@ def decode(model: Model, part: Part, batch: int, length: int = 1, terms: Terms =
     queries = model.queries(batch, length)
     sinks = model.empty(model.heads) if terms.softcap else None
     tables = model.tables(batch, 32_768)
-    positions = model.numbers(batch, length)
-    return plan_decode(queries, model.blocks, 3, *tables, positions, terms, sinks, queries, part)
+    positions, filled = model.numbers(batch, length), model.numbers(batch) if length == 1 else None
+    return plan_decode(queries, model.blocks, 3, *tables, positions, filled, terms, sinks, queries, part)
 
 
 def shared_prefix(model: Model, part: Part, batch: int) -> list[Launch]:
     queries, positions = model.queries(batch, 1), model.numbers(batch, 1)
     shared, own = model.tables(1, 32_768), model.tables(batch, 512)
-    return plan_shared(queries, model.blocks, 3, shared, own, positions, PLAIN, None, queries, part)
+    return plan_shared(
+        queries, model.blocks, 3, shared, own, positions, model.numbers(batch), PLAIN, None, queries, part
+    )
 
 
 def score(model: Model, part: Part, top_p: int | None, bits: int | None = None) -> list[Launch]:

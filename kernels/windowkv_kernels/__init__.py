@@ -196,6 +196,7 @@ def decode_attention(
     block_table: Tensor,
     key_positions: Tensor,
     query_positions: Tensor,
+    num_filled: Tensor | None = None,
     *,
     scale: float,
     sliding_window: int | None = None,
@@ -211,19 +212,20 @@ def decode_attention(
     block_table: [B, NB] int64, padded with any valid block id.
     key_positions: [B, NB·ω] int64, the logical position of each slot; -1: an empty or padded slot.
     query_positions: [B, m] int64.
+    num_filled: [B] int64, the slots from each table's start that may be visible, where the tables are wider; the
+    caller's promise. A GPU looks at it on the device alone.
     sinks: [H] logits.
     A slot is visible iff 0 <= key_position <= query_position and, with a sliding window, key_position >
     query_position - sliding_window. What an invisible slot holds, NaN included, does not matter. A query that
     sees nothing gives zeros.
     """
-    checks.decode_attention(queries, blocks, place, block_table, key_positions, query_positions, sinks)
+    tables = (block_table, key_positions, query_positions, num_filled)
+    checks.decode_attention(queries, blocks, place, *tables, sinks)
     result: Tensor = twins(queries.device).decode_attention(
         queries,
         blocks,
         place,
-        block_table,
-        key_positions,
-        query_positions,
+        *tables,
         scale,
         sliding_window,
         softcap,
@@ -241,6 +243,7 @@ def shared_prefix_decode(
     block_table: Tensor,
     key_positions: Tensor,
     query_positions: Tensor,
+    num_filled: Tensor | None = None,
     *,
     scale: float,
     sliding_window: int | None = None,
@@ -251,19 +254,18 @@ def shared_prefix_decode(
 
     As decode_attention with each sequence's table being shared_table followed by its own of block_table. The two
     parts are computed apart and merged by log-sum-exp.
-    shared_table: [NS] int64; shared_positions: [NS·ω] int64, -1: an empty slot.
+    shared_table: [NS] int64; shared_positions: [NS·ω] int64, -1: an empty slot. num_filled: of the own tables.
     """
     checks.shared_prefix(blocks, shared_table, shared_positions)
-    checks.decode_attention(queries, blocks, place, block_table, key_positions, query_positions, sinks)
+    tables = (block_table, key_positions, query_positions, num_filled)
+    checks.decode_attention(queries, blocks, place, *tables, sinks)
     result: Tensor = twins(queries.device).shared_prefix_decode(
         queries,
         blocks,
         place,
         shared_table,
         shared_positions,
-        block_table,
-        key_positions,
-        query_positions,
+        *tables,
         scale,
         sliding_window,
         softcap,

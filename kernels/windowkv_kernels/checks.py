@@ -122,6 +122,7 @@ def decode_attention(
     block_table: Tensor,
     key_positions: Tensor,
     query_positions: Tensor,
+    num_filled: Tensor | None,
     sinks: Tensor | None,
 ) -> None:
     _blocks(blocks, place)
@@ -139,6 +140,9 @@ def decode_attention(
     for name, tensor in (("block_table", block_table), ("key_positions", key_positions)):
         _integers(name, tensor)
     _integers("query_positions", query_positions)
+    if num_filled is not None:
+        _shape("num_filled", num_filled.shape, (batch,))
+        _integers("num_filled", num_filled)
     if sinks is not None:
         _shape("sinks", sinks.shape, (heads,))
 

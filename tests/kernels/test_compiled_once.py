@@ -43,7 +43,9 @@ def decode(batch: int, num_blocks: int, wider: int, place: int) -> list[Launch]:
     slots = POSITIONS[: batch * (num_blocks + wider) * 8].view(batch, -1)[:, : num_blocks * 8]
     asked = POSITIONS[wider : wider + batch, None]
     terms = Terms(0.125, None, None)
-    return plan_decode(queries, BLOCKS, place, table, slots, asked, terms, None, queries, H100)
+    return plan_decode(
+        queries, BLOCKS, place, table, slots, asked, POSITIONS[wider:], terms, None, queries, H100
+    )
 
 
 def append(batch: int, first: int, place: int) -> list[Launch]:

@@ -62,12 +62,14 @@ def plan_attend(
     block_table: Tensor,
     key_positions: Tensor,
     query_positions: Tensor,
+    num_filled: Tensor | None,
     terms: Terms,
     pieces: Cut,
     partials: Partials,
     first_split: int,
 ) -> Launch:
-    """Fill partials first_split … of all rows. block_table: one per sequence, or a single one for them all."""
+    """Fill partials first_split … of all rows. block_table: one per sequence, or a single one for them all. With
+    num_filled, one number per table, the pieces are cut on the device: wide tables cost what their front costs."""
     batch, num_heads, length, head_dim = queries.shape
     _, num_layers, _, window_size, num_kv_heads, _ = blocks.shape
     num_tables = block_table.shape[0]
@@ -92,6 +94,7 @@ def plan_attend(
             "key_position_stride": key_positions.stride(0),
             "query_positions": query_positions,
             "query_position_stride": query_positions.stride(0),
+            "num_filled": num_filled,
             "outputs": partials.outputs,
             "lse": partials.lse,
             "scale": terms.scale,
@@ -120,7 +123,7 @@ def plan_attend(
 
 # Tables grow while serving and are views into wider ones: nothing may be compiled anew for their sizes and places.
 @triton.jit(
-    do_not_specialize_on_alignment=["block_table", "key_positions", "query_positions"],
+    do_not_specialize_on_alignment=["block_table", "key_positions", "query_positions", "num_filled"],
     do_not_specialize=[
         "place",
         "table_stride",
@@ -150,6 +153,7 @@ def _attend_tables(
     key_position_stride,
     query_positions,  # [B, m]
     query_position_stride,
+    num_filled,  # [tables]: nothing is visible from that slot on; None: num_slots
     outputs,  # [B · H · m, num_partials, D]
     lse,  # [B · H · m, num_partials]
     scale,
@@ -202,6 +206,9 @@ def _attend_tables(
     top = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     out = tl.zeros([BLOCK_M, DIM_PAD], tl.float32)
+    if num_filled is not None:
+        num_slots = tl.minimum(tl.load(num_filled + table), num_slots).to(tl.int32)
+        tokens_per_split = tl.cdiv(tl.cdiv(num_slots, BLOCK_N), tl.num_programs(2)) * BLOCK_N
     end = tl.minimum((split + 1) * tokens_per_split, num_slots)
     for first in range(split * tokens_per_split, end, BLOCK_N):
         slots = first + tl.arange(0, BLOCK_N)

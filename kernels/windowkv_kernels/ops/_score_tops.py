@@ -1,6 +1,9 @@
 """The second pass over the keys, for the top-p mean: what each token receives, ranked within its window.
 
-Nothing of the size [H, α, n] is ever written, nor of [H, n]: a window's tokens lie in one tile.
+Nothing of the size [H, α, n] is ever written, nor of [H, n]: a window's tokens lie in one tile. The keys are read twice:
+a token's rank needs Σ_i 2^logit / Z_i, and the Z_i are known only when all keys have been seen. What a single reading
+would have to keep until then, the logits, is G · α / D times the keys: as large as they are at α 32, written and read.
+Each program goes back over its piece from the end, where the first pass left the keys in L2.
 """
 
 from __future__ import annotations
@@ -110,8 +113,11 @@ def rate_windows(
             seen_until = (num_tokens - num_observers + observer + 1)[None, :]
 
     inside = tl.arange(0, BLOCK_N)
-    last_window = tl.minimum((piece + 1) * windows_per_program, num_windows)
-    for first_window in range(piece * windows_per_program, last_window, WINDOWS):
+    start = piece * windows_per_program
+    last_window = tl.minimum(start + windows_per_program, num_windows)
+    num_tiles = tl.cdiv(last_window - start, WINDOWS)
+    for tile in range(num_tiles):
+        first_window = start + (num_tiles - 1 - tile) * WINDOWS
         window, offset = first_window + inside // WINDOW_PAD, inside % WINDOW_PAD
         tokens = window * WINDOW + offset
         is_token = (offset < WINDOW) & (window < last_window) & (tokens < num_tokens)

@@ -18,6 +18,7 @@ def decode_attention(
     block_table: Tensor,
     key_positions: Tensor,
     query_positions: Tensor,
+    num_filled: Tensor | None,
     scale: float,
     sliding_window: int | None,
     softcap: float | None,
@@ -26,9 +27,8 @@ def decode_attention(
     out = torch.empty(queries.shape, dtype=queries.dtype, device=queries.device)
     terms = Terms(scale, sliding_window, softcap)
     part = part_of(queries.device)
-    run_all(
-        plan(queries, blocks, place, block_table, key_positions, query_positions, terms, sinks, out, part)
-    )
+    tables = (block_table, key_positions, query_positions, num_filled)
+    run_all(plan(queries, blocks, place, *tables, terms, sinks, out, part))
     return out
 
 
@@ -39,6 +39,7 @@ def plan(
     block_table: Tensor,
     key_positions: Tensor,
     query_positions: Tensor,
+    num_filled: Tensor | None,
     terms: Terms,
     sinks: Tensor | None,
     out: Tensor,
@@ -55,6 +56,7 @@ def plan(
         block_table,
         key_positions,
         query_positions,
+        num_filled,
         terms,
         pieces,
         partials,

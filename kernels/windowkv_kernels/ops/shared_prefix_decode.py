@@ -20,6 +20,7 @@ def shared_prefix_decode(
     block_table: Tensor,
     key_positions: Tensor,
     query_positions: Tensor,
+    num_filled: Tensor | None,
     scale: float,
     sliding_window: int | None,
     softcap: float | None,
@@ -29,7 +30,7 @@ def shared_prefix_decode(
     shared, own = (shared_table[None], shared_positions[None]), (block_table, key_positions)
     terms = Terms(scale, sliding_window, softcap)
     part = part_of(queries.device)
-    run_all(plan(queries, blocks, place, shared, own, query_positions, terms, sinks, out, part))
+    run_all(plan(queries, blocks, place, shared, own, query_positions, num_filled, terms, sinks, out, part))
     return out
 
 
@@ -40,12 +41,14 @@ def plan(
     shared: tuple[Tensor, Tensor],
     own: tuple[Tensor, Tensor],
     query_positions: Tensor,
+    num_filled: Tensor | None,
     terms: Terms,
     sinks: Tensor | None,
     out: Tensor,
     part: Part,
 ) -> list[Launch]:
     """Three launches. shared, own: a table and its key positions; the shared ones with a leading axis of one.
+    num_filled: of the own tables.
 
     In the shared part the rows of all sequences stand together, G · m of each: a matrix product with a real M side.
     """
@@ -57,8 +60,19 @@ def plan(
     partials = Partials.empty(batch * num_heads * length, num_splits, head_dim, queries.device)
     attend = [
         plan_attend(
-            queries, blocks, place, *tables, query_positions, terms, piece, partials, first_split=first
+            queries,
+            blocks,
+            place,
+            *tables,
+            query_positions,
+            filled,
+            terms,
+            piece,
+            partials,
+            first_split=first,
         )
-        for tables, piece, first in zip((shared, own), pieces, (0, pieces[0].num_splits), strict=True)
+        for tables, filled, piece, first in zip(
+            (shared, own), (None, num_filled), pieces, (0, pieces[0].num_splits), strict=True
+        )
     ]
     return [*attend, plan_merge(partials, sinks, out)]

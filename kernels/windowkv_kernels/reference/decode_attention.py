@@ -16,11 +16,18 @@ def decode_attention(
     block_table: Tensor,
     key_positions: Tensor,
     query_positions: Tensor,
+    num_filled: Tensor | None,
     scale: float,
     sliding_window: int | None,
     softcap: float | None,
     sinks: Tensor | None,
 ) -> Tensor:
+    if num_filled is not None:
+        num_front = max(1, -(-int(num_filled.max()) // blocks.shape[3]))
+        block_table, key_positions = (
+            block_table[:, :num_front],
+            key_positions[:, : num_front * blocks.shape[3]],
+        )
     visible = visible_slots(key_positions, query_positions, sliding_window)  # [B, m, T]
     num_blocks = used_blocks(visible, blocks.shape[3])
     if wasted_slots(num_blocks, blocks.shape[3]) <= WORTH_A_LOOP:

@@ -17,6 +17,7 @@ def shared_prefix_decode(
     block_table: Tensor,
     key_positions: Tensor,
     query_positions: Tensor,
+    num_filled: Tensor | None,
     scale: float,
     sliding_window: int | None,
     softcap: float | None,
@@ -25,6 +26,6 @@ def shared_prefix_decode(
     batch = queries.shape[0]
     table = torch.cat([shared_table.expand(batch, -1), block_table], dim=1)
     positions = torch.cat([shared_positions.expand(batch, -1), key_positions], dim=1)
-    return decode_attention(
-        queries, blocks, place, table, positions, query_positions, scale, sliding_window, softcap, sinks
-    )
+    filled = None if num_filled is None else num_filled + shared_positions.shape[0]
+    tables = (table, positions, query_positions, filled)
+    return decode_attention(queries, blocks, place, *tables, scale, sliding_window, softcap, sinks)

@@ -21,6 +21,7 @@ class DecodeCase:
     """num_kept: slots of the longest sequence before its new tokens; the others are shorter, down to nothing.
 
     num_shared: blocks that all tables begin with, through shared_prefix_decode; 0: decode_attention.
+    num_wider: empty blocks at the end of every table, of which num_filled tells.
     """
 
     batch: int = 2
@@ -35,6 +36,7 @@ class DecodeCase:
     softcap: float | None = None
     has_sinks: bool = False
     num_shared: int = 0
+    num_wider: int = 0
 
     def check(self, device: torch.device) -> None:
         drawn = Sequences.draw(self, device)
@@ -57,13 +59,16 @@ class Sequences:
     block_table: Tensor
     key_positions: Tensor
     query_positions: Tensor
+    num_filled: Tensor | None
     sinks: Tensor | None
 
     @classmethod
     def draw(cls, case: DecodeCase, device: torch.device, seed: int = 0) -> Sequences:
         generator = torch.Generator().manual_seed(seed)
         omega, num_layers, place = case.window_size, 3, 1
-        num_blocks = -(-(case.num_kept + case.length) // omega) + 1  # each table's last block stays empty
+        num_blocks = (
+            -(-(case.num_kept + case.length) // omega) + 1 + case.num_wider
+        )  # at least one stays empty
         num_slots = num_blocks * omega
         pool = case.batch * num_blocks + 2
         table = torch.randperm(pool, generator=generator)[: case.batch * num_blocks].view(case.batch, -1)
@@ -96,6 +101,7 @@ class Sequences:
             table.to(device),
             positions.to(device),
             positions.gather(1, last).to(device),
+            (counts - case.num_shared * omega).clamp(min=0).to(device) if case.num_wider else None,
             None if sinks is None else sinks.to(device),
         )
 
@@ -108,13 +114,12 @@ class Sequences:
         }
         pool = (self.queries, self.blocks, self.place)
         if not case.num_shared:
-            return decode_attention(
-                *pool, self.block_table, self.key_positions, self.query_positions, **terms
-            )
+            tables = (self.block_table, self.key_positions, self.query_positions, self.num_filled)
+            return decode_attention(*pool, *tables, **terms)
         num_slots = case.num_shared * case.window_size
         shared = (self.block_table[0, : case.num_shared], self.key_positions[0, :num_slots])
         own = (self.block_table[:, case.num_shared :], self.key_positions[:, num_slots:])
-        return shared_prefix_decode(*pool, *shared, *own, self.query_positions, **terms)
+        return shared_prefix_decode(*pool, *shared, *own, self.query_positions, self.num_filled, **terms)
 
     def softmax(self, case: DecodeCase) -> Tensor:
         """[B, H, m, D] in fp64, from the definition."""
@@ -158,6 +163,9 @@ TINY = [
     DecodeCase(batch=1, sliding_window=2, length=3, num_kept=40),  # slots between the queries' windows
     DecodeCase(softcap=2.0, length=2),
     DecodeCase(has_sinks=True),
+    DecodeCase(batch=3, num_kept=80, num_wider=3),
+    DecodeCase(batch=1, heads=2, kv_heads=1, num_kept=601, num_wider=70),  # several pieces, cut on the device
+    DecodeCase(num_shared=2, num_kept=300, num_wider=40, length=2),
     DecodeCase(num_shared=1, num_kept=20),
     DecodeCase(num_shared=3, num_kept=60, batch=5, heads=8, kv_heads=1),  # 40 rows on the shared blocks
     DecodeCase(num_shared=40, num_kept=700, batch=2, heads=2, kv_heads=1),  # several pieces of both parts
@@ -174,6 +182,7 @@ LARGE = [
         DecodeCase(batch=4, heads=32, kv_heads=8, head_dim=128, num_kept=5000),
         DecodeCase(batch=1, heads=28, kv_heads=4, head_dim=128, num_kept=3001, window_size=32),
         DecodeCase(batch=64, heads=32, kv_heads=8, head_dim=128, num_kept=700),
+        DecodeCase(batch=4, heads=32, kv_heads=8, head_dim=128, num_kept=5000, num_wider=700),
         DecodeCase(batch=2, heads=8, kv_heads=1, head_dim=256, num_kept=2000, length=33, sliding_window=512),
         DecodeCase(
             batch=3, heads=64, kv_heads=8, head_dim=64, num_kept=1500, has_sinks=True, sliding_window=128

@@ -18,7 +18,7 @@ from windowkv_kernels import (
     select_windows,
 )
 
-STEP = DecodeCase(batch=8, heads=32, kv_heads=8, head_dim=128, num_kept=700, dtype=torch.bfloat16)
+STEP = DecodeCase(batch=8, heads=32, kv_heads=8, head_dim=128, num_kept=700, num_wider=9, dtype=torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class GraphHoldsStep:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             out = held.attend(self.case)
-        for name in ("queries", "blocks", "block_table", "key_positions", "query_positions"):
+        for name in ("queries", "blocks", "block_table", "key_positions", "query_positions", "num_filled"):
             getattr(held, name).copy_(getattr(second, name))
         graph.replay()
         torch.cuda.synchronize(device)
