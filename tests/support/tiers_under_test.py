@@ -99,9 +99,7 @@ class _Host:
         return bytes(raw)
 
     def overwrite(self, address: bytes, raw: bytes) -> None:
-        stored = self.tier.raw(address)
-        assert stored is not None
-        stored[:] = raw
+        self.tier._kept[address].raw = memoryview(bytearray(raw))
 
 
 class _Redis:

@@ -1,8 +1,8 @@
 """The second pass over the keys, for the top-p mean: what each token receives, ranked within its window.
 
-Nothing of the size [H, α, n] is ever written, nor of [H, n]: a window's tokens lie in one tile. The keys are read twice:
-a token's rank needs Σ_i 2^logit / Z_i, and the Z_i are known only when all keys have been seen. What a single reading
-would have to keep until then, the logits, is G · α / D times the keys: as large as they are at α 32, written and read.
+Nothing of the size [H, α, n] is ever written, nor of [H, n]: a window's tokens lie in one tile. The keys are read
+twice: a token's rank needs Σ_i 2^logit / Z_i, and the Z_i are known only when all keys have been seen. What a single
+reading would have to keep until then, the logits, is G · α / D times the keys: as much again, written and read.
 Each program goes back over its piece from the end, where the first pass left the keys in L2.
 """
 

@@ -13,7 +13,8 @@ Header, 128 bytes, little endian:
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import IntEnum
 from math import prod
 
@@ -64,16 +65,39 @@ class FrameKind(IntEnum):
         return self in (FrameKind.BLOCK, FrameKind.INDEX)
 
 
+def _at_once() -> None:
+    return
+
+
 @dataclass(frozen=True)
 class Frame:
     """payload is the raw bytes of a contiguous array of dtype and shape; it must not change while a tier
-    reads it."""
+    reads it. landed waits, in any thread, until the bytes are there: a copy from the device may be under way.
+
+    room, where there is one, is memory of the frame's own with the payload at its end and HEADER_BYTES free before it:
+    host memory keeps it as it is.
+    """
 
     kind: FrameKind
     address: Address
     dtype: str
     shape: tuple[int, ...]
     payload: memoryview
+    room: memoryview | None = field(default=None, compare=False, repr=False)
+    landed: Callable[[], None] = field(default=_at_once, compare=False, repr=False)
+
+    @classmethod
+    def in_room(
+        cls,
+        kind: FrameKind,
+        address: Address,
+        dtype: str,
+        shape: tuple[int, ...],
+        room: memoryview,
+        landed: Callable[[], None],
+    ) -> Frame:
+        """room: HEADER_BYTES and the payload. It is the frame's from now on, and never written to again."""
+        return cls(kind, address, dtype, shape, room[HEADER_BYTES:], room, landed)
 
     @classmethod
     def of(cls, kind: FrameKind, address: Address, payload: Bytes) -> Frame:
@@ -87,7 +111,8 @@ class Frame:
 
 
 def pack(frame: Frame) -> list[memoryview]:
-    """The header, then the payload itself, uncopied: together the bytes to store."""
+    """The header, then the payload itself, uncopied: together the bytes to store. Waits until they have landed."""
+    frame.landed()
     payload = frame.payload.cast("B")
     if len(frame.address) != 32 or len(frame.shape) > MAX_DIMENSIONS:
         raise ValueError(f"not a frame: {len(frame.address)} bytes of address, shape {frame.shape}")

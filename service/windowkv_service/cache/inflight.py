@@ -50,11 +50,21 @@ class InFlight:
 
     def copy_of(self, address: Address, kind: FrameKind) -> Frame | None:
         """A frame on its way down, as a copy: the original's memory is the spiller's."""
+        frame = self._find(address, kind)
+        if frame is None:
+            return None
+        frame.landed()  # outside the lock: others are not to wait for the device
         with self._lock:
-            for frame in self._spilling.get(address, ()):
-                if frame.kind == kind:
-                    return replace(frame, payload=memoryview(bytearray(frame.payload)))
-        return None
+            is_still_there = any(one is frame for one in self._spilling.get(address, ()))
+            return (
+                replace(frame, payload=memoryview(bytearray(frame.payload)), room=None)
+                if is_still_there
+                else None
+            )
+
+    def _find(self, address: Address, kind: FrameKind) -> Frame | None:
+        with self._lock:
+            return next((one for one in self._spilling.get(address, ()) if one.kind == kind), None)
 
     def has(self, address: Address) -> bool:
         with self._lock:

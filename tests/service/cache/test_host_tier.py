@@ -8,7 +8,7 @@ from cache_events import RecordedEvents, address, block
 from entries import Clock
 
 from windowkv_service.cache.events import Departure
-from windowkv_service.cache.frame import Frame, FrameKind
+from windowkv_service.cache.frame import HEADER_BYTES, Frame, FrameKind
 from windowkv_service.cache.tiers.host import HostTier
 from windowkv_service.domain.results import Tier, TierHealth
 
@@ -126,3 +126,51 @@ def test_threads_leave_the_books_in_order() -> None:
     assert wrong == []
     tier.drop([address(number) for number in range(60)])
     assert tier.status().used_bytes == 0
+
+
+def in_room(landed: threading.Event | None = None) -> tuple[Frame, memoryview]:
+    """block(1) with room of its own, whose bytes are there once landed is set."""
+    plain = block(1)
+    room = memoryview(bytearray(HEADER_BYTES) + bytearray(plain.payload))
+
+    def wait() -> None:
+        if landed is not None:
+            landed.wait(5)
+
+    return Frame.in_room(plain.kind, plain.address, plain.dtype, plain.shape, room, wait), room
+
+
+def test_a_frame_with_room_of_its_own_is_kept_where_it_lies() -> None:
+    tier = HostTier(2 * SIZE)
+    frame, room = in_room()
+    assert tier.put([frame], 60.0) == [True]
+    assert tier.raw(address(1)) is room
+    assert tier.get([address(1)], FrameKind.BLOCK) == [block(1)]
+    assert tier.status().used_bytes == SIZE
+
+
+def test_other_frames_are_copied_into_the_memory_it_is_given() -> None:
+    taken: list[memoryview] = []
+
+    def take(size_bytes: int) -> memoryview:
+        taken.append(memoryview(bytearray(size_bytes)))
+        return taken[-1]
+
+    tier = HostTier(2 * SIZE, memory=take)
+    tier.put([block(1)], 60.0)
+    assert tier.raw(address(1)) is taken[0]
+    assert tier.get([address(1)], FrameKind.BLOCK) == [block(1)]
+
+
+def test_a_frame_is_kept_as_it_is_when_it_has_landed() -> None:
+    tier, landed = HostTier(2 * SIZE), threading.Event()
+    frame, room = in_room(landed)
+    expected = bytes(frame.payload)
+    room[HEADER_BYTES:] = bytes(len(expected))
+    putting = threading.Thread(target=tier.put, args=([frame], 60.0))
+    putting.start()
+    assert there(tier, 1) == [False]
+    room[HEADER_BYTES:] = expected
+    landed.set()
+    putting.join()
+    assert tier.get([address(1)], FrameKind.BLOCK) == [block(1)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+
 from cache_events import address, block
 
 from windowkv_service.cache.frame import FrameKind
@@ -82,3 +85,31 @@ def test_a_drop_hides_the_spill_before_it_and_not_the_one_after_it() -> None:
     in_flight.end_spill(FRAMES)
     in_flight.end_drop([address(1)])
     assert in_flight.has(address(1))
+
+
+def test_a_frame_on_its_way_down_is_read_when_it_has_landed_and_meanwhile_nobody_else_waits() -> None:
+    in_flight, landed, reading = InFlight(), threading.Event(), threading.Event()
+    memory = bytearray(len(FRAMES[0].payload))
+
+    def wait() -> None:
+        reading.set()
+        landed.wait(5)
+
+    coming = replace(FRAMES[0], payload=memoryview(memory), landed=wait)
+    in_flight.begin_spill([coming, FRAMES[1]])
+    found: list[object] = []
+    reader = threading.Thread(target=lambda: found.append(in_flight.copy_of(address(1), FrameKind.BLOCK)))
+    reader.start()
+    assert reading.wait(5)
+    assert in_flight.copy_of(address(2), FrameKind.BLOCK) == block(2)
+    memory[:] = FRAMES[0].payload
+    landed.set()
+    reader.join()
+    assert found == [block(1)]
+
+
+def test_a_frame_whose_spill_ends_while_it_lands_is_not_read_from_memory_that_is_no_longer_its_own() -> None:
+    in_flight = InFlight()
+    coming = replace(FRAMES[0], landed=lambda: in_flight.end_spill([coming]))
+    in_flight.begin_spill([coming])
+    assert in_flight.copy_of(address(1), FrameKind.BLOCK) is None

@@ -18,7 +18,9 @@ from windowkv_kernels import (
     select_windows,
 )
 
-STEP = DecodeCase(batch=8, heads=32, kv_heads=8, head_dim=128, num_kept=700, num_wider=9, dtype=torch.bfloat16)
+STEP = DecodeCase(
+    batch=8, heads=32, kv_heads=8, head_dim=128, num_kept=700, num_wider=9, dtype=torch.bfloat16
+)
 
 
 @dataclass(frozen=True)

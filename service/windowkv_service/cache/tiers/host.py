@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from windowkv_service.cache.events import CacheEvents, Departure, Lookup, NoEvents
-from windowkv_service.cache.frame import Frame, FrameCorrupt, FrameKind, pack, unpack
+from windowkv_service.cache.frame import HEADER_BYTES, Frame, FrameCorrupt, FrameKind, pack, unpack
 from windowkv_service.cache.tiers.base import MAX_FRAME_BYTES, Found, Miss
 from windowkv_service.domain.keys import Address
 from windowkv_service.domain.results import MissReason, Tier, TierHealth, TierStatus
@@ -19,7 +19,7 @@ from windowkv_service.domain.results import MissReason, Tier, TierHealth, TierSt
 @dataclass(eq=False)
 class _Kept:
     address: Address
-    raw: bytearray
+    raw: memoryview
     expires_at: float
 
 
@@ -32,7 +32,8 @@ class _Due:
 
 
 class HostTier:
-    """Keeps at most capacity_bytes of frames, headers included. clock gives monotonic seconds."""
+    """Keeps at most capacity_bytes of frames, headers included. clock gives monotonic seconds; memory gives so many
+    bytes to keep them in."""
 
     tier = Tier.HOST
 
@@ -41,8 +42,10 @@ class HostTier:
         capacity_bytes: int,
         clock: Callable[[], float] = time.monotonic,
         events: CacheEvents | None = None,
+        memory: Callable[[int], memoryview] = lambda size_bytes: memoryview(bytearray(size_bytes)),
     ) -> None:
         self._capacity_bytes = capacity_bytes
+        self._memory = memory
         self._clock = clock
         self._events = events or NoEvents()
         self._lock = threading.Lock()
@@ -90,7 +93,7 @@ class HostTier:
             self._forget_expired()
         return TierStatus(self.tier, health, self._capacity_bytes, self._used_bytes)
 
-    def raw(self, address: Address) -> bytearray | None:
+    def raw(self, address: Address) -> memoryview | None:
         """The stored bytes themselves, header first, unverified: for tests and tools that damage or inspect
         them."""
         with self._lock:
@@ -110,13 +113,23 @@ class HostTier:
             with self._lock:
                 if self._extend(frame.address, ttl_s):
                     return True
-        raw = bytearray().join(pack(frame))  # outside the lock: the one copy, and the checksum
+        raw = self._packed(frame)  # outside the lock: the one copy, and the checksum
         with self._lock:
             self._forget(frame.address)
             self._forget_expired()
             self._make_room(len(raw))
             self._keep(_Kept(frame.address, raw, self._clock() + ttl_s))
         return True
+
+    def _packed(self, frame: Frame) -> memoryview:
+        """The bytes to keep, in memory of their own."""
+        header, payload = pack(frame)
+        if frame.room is not None:
+            frame.room[:HEADER_BYTES] = header
+            return frame.room
+        raw = self._memory(frame.size_bytes)
+        raw[:HEADER_BYTES], raw[HEADER_BYTES:] = header, payload
+        return raw
 
     def _get(self, address: Address, kind: FrameKind) -> Found:
         with self._lock:
