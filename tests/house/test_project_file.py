@@ -63,7 +63,7 @@ def test_the_dev_extra_is_all_that_the_tests_import() -> None:
         *(ROOT / "tests").rglob("conftest.py"),
         *(ROOT / "tests" / "support").glob("*.py"),
     ]
-    own = {path.stem for path in (ROOT / "tests" / "support").iterdir()}
+    own = {path.stem for folder in ("tests/support", "benchmarks") for path in (ROOT / folder).iterdir()}
     needed = distributions(set().union(*(imported(path) for path in paths)) - own)
     assert needed - {"protobuf", "googleapis-common-protos"} <= BASE | EXTRAS["server"] | EXTRAS["dev"]
 

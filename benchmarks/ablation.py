@@ -1,0 +1,125 @@
+"""Turns every dial of the selection at the question, one at a time, and tables what the answers make of it.
+
+    python benchmarks/ablation.py --out benchmarks/results/ablation
+
+Generated development documents of all tasks are cached before their questions. The base is the model's stored profile;
+every other row changes one thing of it, at equal bytes: leader keys and digests count. Everything runs on the model's
+own arithmetic, outside the engine (offline/), so that what the service cannot do is measured too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from offline.chooser import Unmoved
+from offline.development import FIRST_SEED, TASKS, draw
+from offline.experiments import Experiment, experiments
+from offline.measurement import Measurement
+from offline.page import table
+from offline.record import record
+from offline.result import Result
+from offline.trial import Trial
+
+from windowkv_service.model.loader import LoadedModel, ModelOptions, load
+from windowkv_service.selection import load_profile
+
+GROUP_RATIO = 0.06  # where the groups of tasks differ most
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="builtin", help="'builtin' or a model directory")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--documents", type=int, default=5, help="per task")
+    parser.add_argument("--questions", type=int, default=3, help="per document, where a task has so many")
+    parser.add_argument("--tokens", type=int, default=2000, help="per document")
+    parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the first document")
+    parser.add_argument("--window-size", type=int, default=16)
+    parser.add_argument("--kept-ratios", type=float, nargs="+", default=[0.12, 0.06, 0.03])
+    parser.add_argument("--only", nargs="+", help="experiments by key: leaders, passes, reselection, …")
+    parser.add_argument("--out", type=Path, help="writes OUT.md and OUT.json")
+    return parser.parse_args()
+
+
+def baselines(measurement: Measurement) -> list[Result]:
+    full = measurement.measure({"full cache": Unmoved(is_full=True)}, kept_ratios=[1.0])
+    return full + measurement.measure({"published choice, before the question": Unmoved(is_full=False)})
+
+
+def ablate(
+    measurement: Measurement, base: Trial, chosen: Sequence[Experiment]
+) -> list[tuple[Experiment, list[Result]]]:
+    """Every experiment with its results, the base's first. All trials are asked side by side, a batch per question."""
+    trials = {base.name: base} | {
+        f"{experiment.key}: {trial.name}": trial for experiment in chosen for trial in experiment.trials
+    }
+    results = dict(zip(trials, measurement.measure(trials), strict=True))
+    for name, result in results.items():
+        result.name = trials[name].name
+    return [
+        (
+            experiment,
+            [
+                results[base.name],
+                *(results[f"{experiment.key}: {trial.name}"] for trial in experiment.trials),
+            ],
+        )
+        for experiment in chosen
+    ]
+
+
+def heading(args: argparse.Namespace, model: LoadedModel, num_questions: int, seconds: float) -> str:
+    command = " ".join(["python", "benchmarks/ablation.py", *sys.argv[1:]])
+    dtype = str(model.dtype).removeprefix("torch.")
+    made = f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, one core, {seconds / 60:.0f} minutes"
+    return f"""# What each dial of the selection at the question does
+
+    {command}
+
+{num_questions} questions about {args.documents} generated development documents of {args.tokens:,} tokens for each of
+{len(args.tasks)} tasks (training split, seeds from {args.seed:,}), asked after the documents were cached. Greedy,
+{dtype}, windows of {args.window_size} tokens. Model {model.name}, digest {model.digest.hex()[:16]}. {made}.
+
+A score is the share of the expected words in the first line of the answer, the mean over tasks; in brackets the worst
+task. A kept ratio counts blocks, leader keys and digests in bytes; † is what was held where even the least did not fit.
+*gain* is against the base, over all kept ratios, paired by question, ± one standard error over documents.
+"""
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(1)
+    began = time.process_time()
+    model = load(ModelOptions(args.model, args.device, "auto", args.window_size, None))
+    drawn = list(draw(args.tasks, args.documents, args.questions, args.tokens, args.seed))
+    measurement = Measurement(model, drawn, args.kept_ratios)
+    base = Trial("base", load_profile(model.directory, model.layout))
+    chosen = [each for each in experiments(base, model.layout) if args.only is None or each.key in args.only]
+    fixed = baselines(measurement)
+    done = ablate(measurement, base, chosen)
+    ratio = GROUP_RATIO if GROUP_RATIO in args.kept_ratios else args.kept_ratios[0]
+    page = heading(args, model, measurement.num_questions, time.process_time() - began)
+    for number, (experiment, results) in enumerate(done):
+        rows = [*fixed, *results] if number == 0 else results
+        page += f"\n## {experiment.question}\n\n{table(rows, results[0], ratio)}\n"
+    print(page)
+    if args.out:
+        args.out.with_suffix(".md").write_text(page)
+        records = {experiment.key: [record(result) for result in results] for experiment, results in done}
+        records |= {"baselines": [record(result) for result in fixed]}
+        args.out.with_suffix(".json").write_text(json.dumps(records, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
