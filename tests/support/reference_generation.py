@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModelForCausalLM
 
 REFERENCE_ATTENTION = "masked_reference"
+Kept = Sequence[int] | Sequence[Sequence[int]]
 
 
 def plain_generate(directory: Path, token_ids: Sequence[int], max_tokens: int) -> list[int]:
@@ -34,12 +35,12 @@ def masked_generate(
     directory: Path,
     prompt_ids: Sequence[int],
     new_ids: Sequence[int],
-    kept: Mapping[int, Sequence[int]],
+    kept: Mapping[int, Kept],
     max_tokens: int,
 ) -> list[int]:
     """Greedy, one whole forward pass per token. Tokens after the prompt see only the kept positions of it.
 
-    kept: layer → positions of the prompt that the layer still has.
+    kept: layer → positions of the prompt that the layer still has, or a list of them for each KV head.
     """
     model = _load(directory, REFERENCE_ATTENTION)
     ids = [*prompt_ids, *new_ids]
@@ -71,7 +72,7 @@ def _attend(
     attention_mask: Tensor | None,
     *,
     scaling: float,
-    kept: Mapping[int, Sequence[int]],
+    kept: Mapping[int, Kept],
     num_prompt: int,
     sliding_window: int | None = None,
     **_: Any,
@@ -80,12 +81,27 @@ def _attend(
     visible = torch.ones(length, length, dtype=torch.bool).tril()
     if sliding_window is not None:
         visible &= ~torch.ones(length, length, dtype=torch.bool).tril(-sliding_window)
-    dropped = sorted(set(range(num_prompt)) - set(kept[module.layer_idx]))
-    visible[num_prompt:, dropped] = False
     repeats = query.shape[1] // key.shape[1]
+    visible = torch.stack(
+        [_without(visible, num_prompt, each) for each in _lists(kept[module.layer_idx], key.shape[1])]
+    )
+    visible = visible.repeat_interleave(repeats, 0)
     key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     scores = (query @ key.transpose(2, 3) * scaling).masked_fill(~visible, float("-inf"))
     return (scores.softmax(-1) @ value).transpose(1, 2), None
+
+
+def _lists(kept: Kept, num_kv_heads: int) -> list[Sequence[int]]:
+    per_head = [each for each in kept if not isinstance(each, int)]
+    return per_head or [[position for position in kept if isinstance(position, int)]] * num_kv_heads
+
+
+def _without(visible: Tensor, num_prompt: int, kept: Sequence[int]) -> Tensor:
+    """What tokens after the prompt do not see is taken out of visible [n, n]."""
+    dropped = sorted(set(range(num_prompt)) - set(kept))
+    narrowed = visible.clone()
+    narrowed[num_prompt:, dropped] = False
+    return narrowed
 
 
 AttentionInterface.register(REFERENCE_ATTENTION, _attend)

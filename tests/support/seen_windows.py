@@ -15,10 +15,12 @@ def seen_positions(service: RunningService) -> dict[int, list[int]]:
     def look(resources: Resources) -> dict[int, list[int]]:
         (decoding,) = worker._decoding.values()
         layout = resources.model.layout
-        rows = []
-        for table in decoding.sequence.tables.groups:
-            positions = table.key_positions[: table.num_prefix_blocks * layout.window_size].tolist()
-            rows.append([position for position in positions if position >= 0])
-        return {layer: rows[group] for layer, (group, _) in layout.places.items()}
+        seen = {}
+        for part in decoding.sequence.tables.layers:
+            (row,) = part.rows
+            positions = row.key_positions[: row.num_prefix_blocks * layout.window_size].tolist()
+            kept = [position for position in positions if position >= 0]
+            seen.update((layer, kept) for layer in part.layers)
+        return {layer: seen[owner] for layer, owner in enumerate(layout.owners)}
 
     return service.ask(look)

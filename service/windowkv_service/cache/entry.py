@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeAlias
 
+from windowkv_service.domain.kept_tokens import KeptTokens, digest_of
 from windowkv_service.domain.keys import TOKEN_ARRAY, Address, Namespace, chain_digests
 from windowkv_service.domain.requests import Compression, Durability
 from windowkv_service.domain.results import Tier
@@ -21,9 +22,10 @@ Windows: TypeAlias = tuple[tuple[int, ...], ...]  # [group], ascending window in
 class Entry:
     """Changed by the store and by the worker that owns it, nobody else.
 
-    windows: those the compressed cache consists of. retained: those that are kept in some tier: with
-    RETENTION_FULL all that the layers can see, else windows. resident: those on the device while nobody asks;
-    windows, or less where questions choose their own. Times are seconds since the epoch, sizes bytes.
+    windows: those the compressed cache consists of; of a group in tokens, which keeps single tokens, the numbers of
+    its blocks of strips. retained: the windows that are kept in some tier: with RETENTION_FULL all that the layers
+    can see, else windows. resident: those on the device while nobody asks; windows, or less where questions choose
+    their own. Times are seconds since the epoch, sizes bytes.
     """
 
     cache_id: str
@@ -36,6 +38,7 @@ class Entry:
     expire_time: float
     retained: Windows = ()
     resident: Windows = ()
+    tokens: KeptTokens = field(default_factory=dict)
     is_named: bool = True  # False: a prompt without a name; found by its content, never listed
     update_time: float = 0.0
     last_used_time: float = 0.0
@@ -58,6 +61,7 @@ class Entry:
     block_addresses: tuple[
         Mapping[int, Address], ...
     ] = ()  # [group]: window → address, for every retained window
+    strip_addresses: tuple[Address, ...] = ()  # of the groups' blocks of strips
     index_addresses: tuple[Address, ...] = ()
     blocks: tuple[tuple[PlacedBlock, ...], ...] | None = (
         None  # [group], aligned with resident; None: not on the device
@@ -85,12 +89,6 @@ class Entry:
         return len(self.token_ids)
 
     @property
-    def kept_token_count(self) -> int:
-        """Tokens of the kept windows, mean over the groups; a ragged last window counts what it has."""
-        kept = sum(self._tokens_of(window) for row in self.windows for window in row)
-        return round(kept / max(1, len(self.windows)))
-
-    @property
     def is_resident(self) -> bool:
         return self.blocks is not None
 
@@ -112,7 +110,8 @@ class Entry:
     @property
     def addresses(self) -> list[Address]:
         """Of every block and index piece, in any tier."""
-        return [*chain.from_iterable(row.values() for row in self.block_addresses), *self.index_addresses]
+        windows = chain.from_iterable(row.values() for row in self.block_addresses)
+        return [*windows, *self.strip_addresses, *self.index_addresses]
 
     def locate(self, namespace: Namespace, digests: Sequence[bytes] | None = None) -> None:
         """Compute the addresses; digests are the prompt's chain digests where they are at hand."""
@@ -122,12 +121,14 @@ class Entry:
             {window: namespace.block(digests[window], group) for window in row}
             for group, row in enumerate(self.retained)
         )
+        choice = digest_of(self.tokens, self.compression.method)
+        self.strip_addresses = tuple(
+            namespace.strips(digests[-1], choice, group, number)
+            for group in sorted(self.tokens)
+            for number in self.windows[group]
+        )
         self.index_addresses = tuple(
             namespace.index(digests[-1], self.profile_digest, leader, piece)
             for leader, num_pieces in self.index_pieces
             for piece in range(num_pieces)
         )
-
-    def _tokens_of(self, window: int) -> int:
-        start = window * self.window_size
-        return min(start + self.window_size, self.token_count) - start

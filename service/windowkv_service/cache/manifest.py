@@ -6,15 +6,20 @@ the identity is derived again from the tokens.
 
 from __future__ import annotations
 
+from array import array
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain
 from math import isfinite
+from operator import sub
 
 from google.protobuf.message import DecodeError
 
 from windowkv.storage.v1 import manifest_pb2 as pb
 from windowkv_service.cache.entry import Entry, Windows
 from windowkv_service.cache.frame import Frame, FrameCorrupt, FrameKind
-from windowkv_service.domain.keys import Namespace
+from windowkv_service.domain.kept_tokens import KeptTokens, Lanes
+from windowkv_service.domain.keys import TOKEN_ARRAY, Namespace
 from windowkv_service.domain.requests import Compression, Durability, Retention, Task
 from windowkv_service.errors import BadBudget
 
@@ -32,6 +37,7 @@ def write(entry: Entry) -> Frame:
         window_size=entry.window_size,
         windows=map(_runs, entry.windows),
         retained=map(_runs, entry.retained),
+        kept_tokens=[_tokens_message(group, lanes) for group, lanes in sorted(entry.tokens.items())],
         profile_digest=entry.profile_digest,
         index_parts=[pb.IndexPart(leader=leader, num_pieces=pieces) for leader, pieces in entry.index_pieces],
         fidelity=entry.fidelity,
@@ -51,20 +57,28 @@ def write(entry: Entry) -> Frame:
     return Frame.of(FrameKind.MANIFEST, entry.manifest_address, message.SerializeToString(deterministic=True))
 
 
-def read(frame: Frame, namespace: Namespace, num_groups: int) -> Entry:
+def read(frame: Frame, namespace: Namespace, num_lanes: Sequence[int]) -> Entry:
     """The entry, located, on Redis and nowhere else. FrameCorrupt for a message that makes no sense here: of
-    another prompt than its name says, another model's groups, windows that the prompt does not have."""
+    another prompt than its name says, another model's groups, windows or tokens that the prompt does not have.
+    num_lanes: per layer group of the model."""
     try:
         message = pb.Manifest.FromString(bytes(frame.payload))
         compression = _compression(message.compression)
         durability = Durability(message.durability)
     except (DecodeError, ValueError, BadBudget) as error:
         raise FrameCorrupt(f"not a manifest: {type(error).__name__}") from None
-    _check(message, compression, frame, namespace, num_groups)
+    _check(message, compression, frame, namespace, len(num_lanes))
     num_windows = -(-len(message.token_ids) // message.window_size)
-    windows, retained = (_windows(sets, num_windows) for sets in (message.windows, message.retained))
-    if any(set(kept) - set(stored) for kept, stored in zip(windows, retained, strict=True)):
+    tokens = _tokens(message, num_lanes)
+    num_blocks = num_windows * len(num_lanes)  # groups whose strips share blocks: the first of them holds all
+    windows, retained = _windows(message.windows, num_blocks), _windows(message.retained, num_windows)
+    if any(
+        set(kept) - set(stored)
+        for group, (kept, stored) in enumerate(zip(windows, retained, strict=True))
+        if group not in tokens
+    ):
         raise FrameCorrupt("windows that were not retained")
+    _check_strips(windows, tokens, message.window_size)
     entry = Entry(
         cache_id=message.cache_id,
         tenant=message.tenant,
@@ -73,6 +87,7 @@ def read(frame: Frame, namespace: Namespace, num_groups: int) -> Entry:
         window_size=message.window_size,
         windows=windows,
         retained=retained,
+        tokens=tokens,
         create_time=message.create_time,
         update_time=message.update_time,
         expire_time=message.expire_time,
@@ -140,6 +155,42 @@ def _expanded(runs: pb.WindowSet, num_windows: int) -> tuple[int, ...]:
         end = start + length
         windows += range(start, end)
     return tuple(windows)
+
+
+def _tokens_message(group: int, lanes: Lanes) -> pb.KeptTokens:
+    """Protobuf stores small numbers in few bytes: distances instead of positions."""
+    gaps = (map(sub, lane, chain([0], lane)) for lane in lanes)
+    return pb.KeptTokens(group=group, lanes=[pb.Lane(gaps=each) for each in gaps])
+
+
+def _tokens(message: pb.Manifest, num_lanes: Sequence[int]) -> KeptTokens:
+    """Ascending, within the prompt, one list for each lane that the model has."""
+    tokens = {}
+    for kept in message.kept_tokens:
+        if kept.group >= len(num_lanes) or len(kept.lanes) != num_lanes[kept.group] or kept.group in tokens:
+            raise FrameCorrupt("tokens of lanes that the model does not have")
+        tokens[kept.group] = tuple(_positions(lane.gaps, len(message.token_ids)) for lane in kept.lanes)
+    return tokens
+
+
+def _positions(gaps: Sequence[int], num_tokens: int) -> array[int]:
+    if not gaps or not all(gaps[1:]) or sum(gaps) >= num_tokens:
+        raise FrameCorrupt("tokens that the prompt does not have")
+    return array(TOKEN_ARRAY, accumulate(gaps))
+
+
+def _check_strips(windows: Windows, tokens: KeptTokens, window_size: int) -> None:
+    """Groups with as many lanes share blocks, which the first of them holds, and have as many as their tokens fill."""
+    num_strips: Counter[int] = Counter()
+    homes: dict[int, int] = {}
+    for group, lanes in sorted(tokens.items()):
+        homes.setdefault(len(lanes), group)
+        num_strips[len(lanes)] += sum(-(-len(lane) // window_size) for lane in lanes)
+    for group, lanes in tokens.items():
+        is_home = homes[len(lanes)] == group
+        num_blocks = -(-num_strips[len(lanes)] // len(lanes)) if is_home else 0
+        if windows[group] != tuple(range(num_blocks)):
+            raise FrameCorrupt("another number of blocks than the tokens fill")
 
 
 def _compression_message(compression: Compression) -> pb.Compression:

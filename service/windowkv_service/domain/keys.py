@@ -47,6 +47,11 @@ class Namespace:
     def block(self, chain_digest: bytes, group: int) -> Address:
         return self._address(b"block", chain_digest, group.to_bytes(4, "little"))
 
+    def strips(self, chain_digest: bytes, choice_digest: bytes, group: int, number: int) -> Address:
+        """The number-th block of the tokens that a group keeps of a whole prompt; choice_digest says which they are."""
+        place = group.to_bytes(4, "little") + number.to_bytes(4, "little")
+        return self._address(b"strips", chain_digest, choice_digest, place)
+
     def index(self, chain_digest: bytes, profile_digest: bytes, leader: int, piece: int) -> Address:
         """Leader keys of a whole prompt, cut into pieces; profile_digest says which leaders and which codec."""
         number = leader.to_bytes(4, "little") + piece.to_bytes(4, "little")

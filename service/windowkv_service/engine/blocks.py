@@ -7,9 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
-import windowkv_kernels as kernels
 from windowkv_service.cache.entry import PlacedBlock
 from windowkv_service.cache.frame import Frame, FrameKind
 from windowkv_service.cache.jobs import Fetched
@@ -144,21 +141,11 @@ class Claim:
                 continue
             spare = taken[self._device.arenas.arena_of(group)]
             block_ids = [spare.pop() for _ in numbers]
-            self._gather(staging, group, numbers, block_ids)
+            windows = [self.windows[group.index][number] for number in numbers]
+            self.prompt.gather(staging, group, windows, self._device.arenas.of(group), block_ids)
             for number, block_id in zip(numbers, block_ids, strict=True):
                 self._device.pool(group).bind(block_id, self.address((group, number)))
                 self._ids[group.index][number] = block_id
-
-    def _gather(self, staging: Staging, group: KVGroup, numbers: list[int], block_ids: list[int]) -> None:
-        device = staging.tensor.device
-        kernels.gather_windows(
-            staging.tensor,
-            [staging.rows[layer] for layer in group.layers],
-            torch.tensor([self.windows[group.index][number] for number in numbers], device=device),
-            self.prompt.num_tokens,
-            self._device.arenas.of(group),
-            torch.tensor(block_ids, device=device),
-        )
 
     def release(self) -> None:
         for group, ids in zip(self.prompt.layout.groups, self._ids, strict=True):

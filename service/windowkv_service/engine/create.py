@@ -10,7 +10,7 @@ from contextlib import suppress
 from windowkv_service.cache.entry import Entry
 from windowkv_service.cache.store import Presence
 from windowkv_service.domain.keys import TOKEN_ARRAY
-from windowkv_service.domain.requests import CreateRequest, Retention
+from windowkv_service.domain.requests import CreateRequest
 from windowkv_service.domain.results import CreateOutcome, PrefillProgress
 from windowkv_service.engine.aliases import announce
 from windowkv_service.engine.blocks import FetchReport
@@ -45,7 +45,7 @@ def create(resources: Resources, request: CreateRequest, on_progress: OnProgress
     try:
         report = FetchReport()
         done = yield from prefill(resources, prompt, request.compression, report, on_progress)
-        entry = _record(resources, request, prompt, cache_id, done)
+        entry = _record(resources, request, cache_id, done)
         previous = resources.store.holder(request.tenant, request.alias)
         resources.store.publish(entry)
     except BaseException:
@@ -95,14 +95,10 @@ def _hit(resources: Resources, request: CreateRequest, entry: Entry, queue_s: fl
     return CreateOutcome(info(resources, entry), True, entry.token_count, 0.0, queue_s)
 
 
-def _record(
-    resources: Resources, request: CreateRequest, prompt: Prompt, cache_id: str, done: Prefilled
-) -> Entry:
+def _record(resources: Resources, request: CreateRequest, cache_id: str, done: Prefilled) -> Entry:
     """The books' record of what prefill made; the entry takes over the claim's blocks."""
     now = resources.clock()
-    retained = (
-        prompt.all_windows() if request.compression.retention is Retention.FULL else done.selection.windows
-    )
+    prompt = done.claim.prompt
     index_bytes = 0 if done.index is None else done.index.size_bytes
     entry = Entry(
         cache_id=cache_id,
@@ -110,9 +106,10 @@ def _record(
         token_ids=array(TOKEN_ARRAY, request.token_ids),
         compression=request.compression,
         window_size=prompt.layout.window_size,
-        windows=tuple(tuple(row) for row in done.selection.windows),
+        windows=tuple(tuple(row) for row in done.windows),
         resident=tuple(tuple(row) for row in done.claim.windows),
-        retained=tuple(tuple(row) for row in retained),
+        retained=tuple(tuple(row) for row in done.retained),
+        tokens={} if prompt.strips is None else prompt.strips.tokens,
         create_time=now,
         expire_time=now + resources.limits.ttl(request.ttl_s),
         display_name=request.display_name,
@@ -120,7 +117,7 @@ def _record(
         alias=request.alias,
         alias_time=now,
         pinned=request.pinned,
-        fidelity=done.selection.fidelity,
+        fidelity=done.fidelity,
         full_bytes=prompt.layout.full_bytes(prompt.num_tokens),
         stored_bytes=prompt.block_bytes(done.claim.windows) + index_bytes,
         index_bytes=index_bytes,

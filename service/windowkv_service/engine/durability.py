@@ -11,7 +11,7 @@ from windowkv_service.domain.keys import Address
 from windowkv_service.domain.requests import Durability
 from windowkv_service.domain.results import Tier
 from windowkv_service.engine.blocks import FetchReport, fetch
-from windowkv_service.engine.entries import prompt_of, retained_of, seconds_left, spill
+from windowkv_service.engine.entries import prompt_of, seconds_left, spill
 from windowkv_service.engine.prefill import prefill_again, rebuild_index
 from windowkv_service.engine.resources import Resources, finished
 from windowkv_service.engine.task import Walk
@@ -49,11 +49,10 @@ def _is_settled(resources: Resources, entry: Entry, durability: Durability) -> W
 def _all_frames(resources: Resources, entry: Entry) -> Walk[list[Frame]]:
     """Everything that the entry keeps below, computed again where it is lost."""
     prompt, report = prompt_of(resources, entry), FetchReport()
-    blocks = [address for row in entry.block_addresses for address in row.values()]
+    blocks = [address for address in entry.addresses if address not in entry.index_addresses]
     frames = yield from _stored(resources, entry, blocks, FrameKind.BLOCK)
     if frames is None:
-        retained = retained_of(prompt, entry)
-        claim, frames = yield from prefill_again(resources, prompt, entry.resident, retained, report)
+        claim, frames = yield from prefill_again(resources, prompt, entry.resident, entry.retained, report)
         claim.release()
     index = yield from _stored(resources, entry, entry.index_addresses, FrameKind.INDEX)
     if index is None:

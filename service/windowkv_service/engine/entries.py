@@ -10,7 +10,7 @@ from windowkv_service.cache.entry import Entry
 from windowkv_service.cache.frame import Frame, FrameKind
 from windowkv_service.cache.jobs import Job, ManifestRef, ManifestWrite, Spilled
 from windowkv_service.domain.keys import Address
-from windowkv_service.domain.requests import ListRequest, Retention, UpdateRequest
+from windowkv_service.domain.requests import ListRequest, UpdateRequest
 from windowkv_service.domain.results import CacheInfo, CachePage, CacheState, DeleteReceipt, Tier
 from windowkv_service.engine.aliases import announce, retire
 from windowkv_service.engine.blocks import Claim, FetchReport, claim_stored, fetch
@@ -22,13 +22,16 @@ from windowkv_service.engine.prompt import Prompt, Windows
 from windowkv_service.engine.resources import Resources, finished
 from windowkv_service.engine.task import Walk
 from windowkv_service.errors import TierDown
+from windowkv_service.kv.strips import Strips
 from windowkv_service.telemetry import get_logger
 
 log = get_logger(__name__)
 
 
 def prompt_of(resources: Resources, entry: Entry) -> Prompt:
-    return Prompt(entry.token_ids, resources.namespace(entry.tenant), resources.model.layout)
+    layout = resources.model.layout
+    strips = Strips(layout, entry.tokens, entry.compression.method) if entry.tokens else None
+    return Prompt(entry.token_ids, resources.namespace(entry.tenant), layout, strips)
 
 
 def make_resident(resources: Resources, entry: Entry, report: FetchReport) -> Walk[None]:
@@ -102,13 +105,9 @@ def claim_windows(
         return claim
     claim.release()
     report.is_recomputed = True
-    claim, mended = yield from prefill_again(resources, prompt, windows, retained_of(prompt, entry), report)
+    claim, mended = yield from prefill_again(resources, prompt, windows, entry.retained, report)
     spill(resources, entry, mended)
     return claim
-
-
-def retained_of(prompt: Prompt, entry: Entry) -> Windows:
-    return prompt.all_windows() if entry.compression.retention is Retention.FULL else entry.windows
 
 
 def seconds_left(resources: Resources, entry: Entry) -> float:
@@ -224,7 +223,8 @@ def info(resources: Resources, entry: Entry) -> CacheInfo:
 
 
 def _bytes_by_tier(resources: Resources, entry: Entry) -> dict[Tier, int]:
-    below = prompt_of(resources, entry).block_bytes(entry.retained) + entry.index_bytes
+    prompt = prompt_of(resources, entry)
+    below = prompt.block_bytes(entry.retained) + prompt.block_bytes(prompt.strip_blocks()) + entry.index_bytes
     return {
         Tier.DEVICE: entry.stored_bytes if entry.is_resident else 0,
         Tier.HOST: below if entry.on_host else 0,

@@ -92,9 +92,9 @@ def _mode(request: GenerateRequest, entry: Entry) -> QuestionSelection:
         return QuestionSelection.QUESTION if can_choose else QuestionSelection.PUBLISHED
     if request.selection is QuestionSelection.QUESTION and not can_choose:
         raise BadOption("there are no leader keys to choose windows with", field="selection.mode")
-    keeps_all = entry.compression.retention is Retention.FULL
+    keeps_all = entry.compression.retention is Retention.FULL and not entry.tokens
     if request.selection is QuestionSelection.FULL and not keeps_all:
-        raise BadOption("only the selected windows were retained", field="selection.mode")
+        raise BadOption("only what was selected is kept", field="selection.mode")
     return request.selection
 
 

@@ -98,7 +98,8 @@ def adopt_all(resources: Resources, tenant: str) -> Walk[None]:
 def _take_in(resources: Resources, namespace: Namespace, tenant: str, frame: Frame) -> Entry | None:
     """Only an entry that is this tenant's, of this model, and not past its time."""
     try:
-        entry = manifest.read(frame, namespace, len(resources.model.layout.groups))
+        layout = resources.model.layout
+        entry = manifest.read(frame, namespace, [layout.num_lanes(group) for group in layout.groups])
     except FrameCorrupt as fault:
         log.warning("manifest_refused", reason=fault.reason)
         return None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from windowkv_service.cache.frame import Frame, FrameKind
 from windowkv_service.domain.requests import Compression, Retention
@@ -18,18 +18,22 @@ from windowkv_service.engine.reuse import reuse
 from windowkv_service.engine.task import TURN, Walk
 from windowkv_service.kv.buffers import Staging
 from windowkv_service.kv.snapshot import dtype_name, stage_out
+from windowkv_service.kv.strips import Strips, rounding_bytes
 from windowkv_service.model.attention import Observed
-from windowkv_service.selection.base import Observation, Selector, WindowSelection
+from windowkv_service.selection.base import Observation, Repeated, Selection, Selector, WindowSelection
 
 OnProgress = Callable[[PrefillProgress], None]
 
 
 @dataclass(frozen=True)
 class Prefilled:
-    """A prompt's compressed form, and the frames that its retention sends below. claim: what stays on the device."""
+    """A prompt's compressed form: windows, of which claim holds what stays on the device, and the frames of all that is
+    kept below. retained: the windows among that."""
 
     claim: Claim
-    selection: WindowSelection
+    windows: Windows
+    retained: Windows
+    fidelity: float
     index: LeaderIndex | None
     frames: list[Frame]
     num_reused: int
@@ -60,15 +64,24 @@ def prefill(
         computed = time.monotonic()
         index = _make_index(resources, prompt, compression, staging)
         selection = _choose(resources, prompt, compression, selector, staging, observed, index)
-        frames = []
-        if is_kept_below:
-            frames = _outgoing(resources, prompt, compression, selection.windows, index, staging)
+        prompt, windows = _laid_out(prompt, selection, compression.method)
+        retained = _retained(prompt, windows, compression)
+        frames = _outgoing(resources, prompt, retained, index, staging) if is_kept_below else []
         index_bytes = 0 if index is None else index.size_bytes
-        resident = resident_of(resources, prompt, compression, selection.windows, index_bytes)
+        resident = resident_of(resources, prompt, compression, windows, index_bytes)
         claim = yield from claim_staged(resources, prompt, resident, staging)
     ended = time.monotonic()
     return Prefilled(
-        claim, selection, index, frames, num_reused, ended - started, ended - computed, started - submitted
+        claim,
+        windows,
+        retained,
+        selection.fidelity,
+        index,
+        frames,
+        num_reused,
+        prefill_s=ended - started,
+        compress_s=ended - computed,
+        queue_s=started - submitted,
     )
 
 
@@ -80,7 +93,7 @@ def prefill_again(
     yield from resources.staging_free()
     with resources.stage(prompt.num_tokens) as staging:
         yield from _restage_all(resources, prompt, staging, report)
-        frames = _block_frames(resources, prompt, retained, staging)
+        frames = _outgoing(resources, prompt, retained, None, staging)
         return (yield from claim_staged(resources, prompt, windows, staging)), frames
 
 
@@ -98,7 +111,7 @@ def rebuild_index(
 
 
 def _restage_all(resources: Resources, prompt: Prompt, staging: Staging, report: FetchReport) -> Walk[None]:
-    num_reused = yield from reuse(resources, prompt, staging, 0, report)
+    num_reused = yield from reuse(resources, prompt.whole, staging, 0, report)
     yield from _compute(resources, prompt, staging, Observed((), 0), num_reused, lambda progress: None)
 
 
@@ -136,6 +149,7 @@ def _make_index(
     """Leader keys, where a later question may choose again: all windows are kept below, not all of them here."""
     if (
         _is_full(prompt, compression)
+        or resources.selectors[compression.method].chooses_tokens
         or compression.retention is not Retention.FULL
         or resources.profile is None
     ):
@@ -151,48 +165,77 @@ def _choose(
     staging: Staging,
     observed: Observed,
     index: LeaderIndex | None,
-) -> WindowSelection:
+) -> Selection:
     if _is_full(prompt, compression):
         windows = tuple(tuple(windows) for windows in prompt.all_windows())
         return WindowSelection(windows, fidelity=1.0, task=compression.task)
     observation = Observation(
         queries=observed.by_layer,
         keys=lambda layer: staging.keys(layer, prompt.num_tokens),
-        values=lambda layer: staging.values(layer, prompt.num_tokens),
-        token_ids=prompt.token_ids,
         num_tokens=prompt.num_tokens,
         scales=resources.model.scales,
         layout=prompt.layout,
+        values=lambda layer: staging.values(layer, prompt.num_tokens),
+        rotary=resources.runner.rotary,
+        token_ids=prompt.token_ids,
+        repeat=lambda token_ids: _repeat(resources, prompt, observed.layers, staging, token_ids),
     )
     budget = block_budget(prompt, compression.kept_ratio, 0 if index is None else index.size_bytes)
-    selection = selector.select(observation, budget_bytes=budget, task=compression.task)
-    assert isinstance(selection, WindowSelection)
-    return selection
+    if selector.chooses_tokens:
+        budget -= rounding_bytes(prompt.layout)
+    return selector.select(observation, budget_bytes=budget, task=compression.task)
+
+
+def _repeat(
+    resources: Resources,
+    prompt: Prompt,
+    layers: Iterable[int],
+    staging: Staging,
+    token_ids: Sequence[int],
+) -> dict[int, Repeated]:
+    seen = resources.runner.repeat(token_ids, prompt.num_tokens, staging, layers)
+    return {layer: Repeated(queries, keys) for layer, (queries, keys) in seen.items()}
+
+
+def _laid_out(prompt: Prompt, selection: Selection, method: str) -> tuple[Prompt, Windows]:
+    """The prompt as its blocks will hold it, and which blocks those are."""
+    if isinstance(selection, WindowSelection):
+        return prompt, selection.windows
+    split = replace(prompt, strips=Strips.of(prompt.layout, selection.tokens, method))
+    return split, split.own_blocks()
+
+
+def _retained(prompt: Prompt, windows: Windows, compression: Compression) -> Windows:
+    """The windows that are kept below, beside the blocks of strips."""
+    if compression.retention is Retention.FULL:
+        return prompt.all_windows()
+    strips = prompt.strips
+    return [
+        [] if strips is not None and group in strips else windows[group.index]
+        for group in prompt.layout.groups
+    ]
 
 
 def _outgoing(
-    resources: Resources,
-    prompt: Prompt,
-    compression: Compression,
-    selected: Windows,
-    index: LeaderIndex | None,
-    staging: Staging,
+    resources: Resources, prompt: Prompt, retained: Windows, index: LeaderIndex | None, staging: Staging
 ) -> list[Frame]:
-    kept = prompt.all_windows() if compression.retention is Retention.FULL else selected
-    frames = _block_frames(resources, prompt, kept, staging)
+    frames = _block_frames(resources, prompt.whole, retained, staging)
+    frames += _block_frames(resources, prompt, prompt.strip_blocks(), staging)
     if index is not None:
         frames += index.frames(index_addresses(prompt, index.profile))
     return frames
 
 
 def _block_frames(resources: Resources, prompt: Prompt, windows: Windows, staging: Staging) -> list[Frame]:
-    dtype = dtype_name(resources.model.dtype)
-    frames = []
+    dtype, frames = dtype_name(resources.model.dtype), []
     for group in prompt.layout.groups:
-        pieces = stage_out(staging, prompt.layout, group, windows[group.index], prompt.num_tokens)
-        shape = prompt.layout.block_shape(group)
+        row, shape = windows[group.index], prompt.layout.block_shape(group)
+        if not row:
+            continue
+        blocks = staging.tensor.new_empty((len(row), *shape))
+        prompt.gather(staging, group, row, blocks, range(len(row)))
         frames += [
             Frame(FrameKind.BLOCK, prompt.address(group, window), dtype, shape, piece)
-            for window, piece in zip(windows[group.index], pieces, strict=True)
+            for window, piece in zip(row, stage_out(blocks), strict=True)
         ]
     return frames

@@ -1,23 +1,34 @@
-"""A prompt as the engine handles it: its tokens, whose they are, and how its windows are addressed."""
+"""A prompt as the engine handles it: its tokens, whose they are, and how its blocks are made and addressed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from windowkv_service.domain.keys import Address, Namespace, chain_digests
-from windowkv_service.kv.layout import KVGroup, KVLayout
+import torch
+from torch import Tensor
 
-Windows = Sequence[Sequence[int]]  # per layer group, ascending
+import windowkv_kernels as kernels
+from windowkv_service.domain.keys import Address, Namespace, chain_digests
+from windowkv_service.kv.buffers import Staging
+from windowkv_service.kv.layout import KVGroup, KVLayout
+from windowkv_service.kv.strips import Strips
+
+# Per layer group, ascending. A window is a group's block of that number; so is, where a group keeps single tokens, a
+# block of its strips.
+Windows = Sequence[Sequence[int]]
 Blocks = list[list[int]]  # per layer group, aligned with the windows: ids in the group's arena
 
 
 @dataclass(frozen=True)
 class Prompt:
+    """strips: the tokens that stay, where not windows do; its groups' blocks are then this choice's alone."""
+
     token_ids: Sequence[int]
     namespace: Namespace
     layout: KVLayout
+    strips: Strips | None = None
 
     @cached_property
     def chain(self) -> list[bytes]:
@@ -28,19 +39,63 @@ class Prompt:
     def num_tokens(self) -> int:
         return len(self.token_ids)
 
+    @property
+    def whole(self) -> Prompt:
+        """The same prompt in windows."""
+        return self if self.strips is None else replace(self, strips=None)
+
     def address(self, group: KVGroup, window: int) -> Address:
+        if self.strips is not None and group in self.strips:
+            return self.namespace.strips(self.chain[-1], self.strips.digest, group.index, window)
         return self.namespace.block(self.chain[window], group.index)
+
+    def gather(
+        self,
+        staging: Staging,
+        group: KVGroup,
+        windows: Sequence[int],
+        blocks: Tensor,
+        block_ids: Sequence[int],
+    ) -> None:
+        """Copy windows of the prefilled prompt to places block_ids of blocks [N, γ, 2, ω, num_kv_heads, head_dim]."""
+        device = staging.tensor.device
+        numbers, ids = torch.tensor(windows, device=device), torch.tensor(block_ids, device=device)
+        if self.strips is not None and group in self.strips:
+            self.strips.gather(staging, group, numbers, blocks, ids)
+        else:
+            rows = [staging.rows[layer] for layer in group.layers]
+            kernels.gather_windows(staging.tensor, rows, numbers, self.num_tokens, blocks, ids)
 
     def all_windows(self) -> Windows:
         """What a full cache consists of: every window of every group that its layers can still see."""
         return [list(self.layout.full_windows(group, self.num_tokens)) for group in self.layout.groups]
 
+    def strip_blocks(self) -> Windows:
+        """The blocks that hold strips, of the groups that have them."""
+        strips = self.strips
+        return [
+            list(range(strips.num_blocks(group))) if strips is not None and group in strips else []
+            for group in self.layout.groups
+        ]
+
+    def own_blocks(self) -> Windows:
+        """Strips of the groups that have any, else every window: what a prompt that keeps tokens consists of."""
+        return [
+            blocks if self.strips is not None and group in self.strips else windows
+            for group, blocks, windows in zip(
+                self.layout.groups, self.strip_blocks(), self.all_windows(), strict=True
+            )
+        ]
+
     def count_kept(self, windows: Windows) -> int:
         """Tokens in the windows, mean over the layer groups that select; a ragged last window counts what it holds."""
         groups = self.layout.selectable_groups or self.layout.groups
-        return round(sum(self._count(windows[group.index]) for group in groups) / len(groups))
+        return round(sum(self._count(group, windows[group.index]) for group in groups) / len(groups))
 
-    def _count(self, windows: Sequence[int]) -> int:
+    def _count(self, group: KVGroup, windows: Sequence[int]) -> float:
+        if self.strips is not None and group in self.strips:
+            lanes = self.strips.tokens[group.index]
+            return sum(map(len, lanes)) / len(lanes)
         size = self.layout.window_size
         return sum(min(size, self.num_tokens - window * size) for window in windows)
 

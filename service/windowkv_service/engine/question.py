@@ -69,7 +69,8 @@ class Question:
     def tables(self, resources: Resources) -> BlockTables:
         claim = self.ground.claim
         layout, device = self.ground.prompt.layout, resources.model.device
-        return BlockTables(layout, claim.windows, claim.blocks, self._tail_ids, self.start, device)
+        strips = claim.prompt.strips
+        return BlockTables(layout, claim.windows, claim.blocks, self._tail_ids, self.start, device, strips)
 
     def chunks(self, resources: Resources) -> Iterator[tuple[int, Tensor, Tensor]]:
         """(first, token ids [1, m], positions [1, m]) of the new input, piece by piece."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from windowkv_service.kv.layout import KVLayout
-from windowkv_service.model.attention import GroupTables
+from windowkv_service.kv.layout import KVGroup, KVLayout
+from windowkv_service.kv.strips import Strips
+from windowkv_service.model.attention import LayerTables
 
 
 @dataclass(frozen=True)
-class GroupTable:
-    """block_ids [NB] and key_positions [NB * window_size] of one layer group, prefix first; tail_slots [capacity]."""
+class Row:
+    """block_ids [NB] and key_positions [NB * window_size] of one table, prefix first; tail_slots [capacity]."""
 
     block_ids: Tensor
     key_positions: Tensor
@@ -22,9 +25,18 @@ class GroupTable:
     num_prefix_blocks: int
 
 
+@dataclass(frozen=True)
+class LayerRows:
+    """What layers find their KV by: one row for all their KV heads, or, for a single layer, one for each of them."""
+
+    layers: tuple[int, ...]
+    rows: tuple[Row, ...]
+    is_split: bool
+
+
 class BlockTables:
-    """All groups' tables of one sequence. They never change: a tail slot is written before any query can see it, since
-    its position is later than every query's until then."""
+    """All tables of one sequence. They never change: a tail slot is written before any query can see it, since its
+    position is later than every query's until then."""
 
     def __init__(
         self,
@@ -34,78 +46,119 @@ class BlockTables:
         tail_ids: Sequence[Sequence[int]],
         tail_start: int,
         device: torch.device,
+        strips: Strips | None = None,
     ) -> None:
         """windows, block_ids, tail_ids: one list per layer group. tail_start: the logical position of the tail's first
-        token; what the prefix's blocks hold from there on (padding, or a token that is run again) stays unseen."""
+        token; what the prefix's blocks hold from there on (padding, or a token that is run again) stays unseen.
+        strips: what is in the blocks of groups that keep single tokens."""
         self.tail_start = tail_start
-        self._window_size = layout.window_size
-        self.groups = [
-            self._group(windows[group.index], block_ids[group.index], tail_ids[group.index], device)
-            for group in layout.groups
-        ]
+        self._layout = layout
+        self._device = device
+        self.layers: list[LayerRows] = []
+        for group in layout.groups:
+            tail = tail_ids[group.index]
+            if strips is not None and group in strips:
+                self.layers += self._split(group, strips, block_ids[strips.home(group).index], tail)
+            else:
+                positions = self._window_positions(windows[group.index])
+                row = self._row(positions, block_ids[group.index], tail)
+                self.layers.append(LayerRows(group.layers, (row,), is_split=False))
 
-    def _group(
-        self, windows: Sequence[int], block_ids: Sequence[int], tail_ids: Sequence[int], device: torch.device
-    ) -> GroupTable:
-        offsets = torch.arange(self._window_size)
-        prefix = (torch.tensor(windows, dtype=torch.long)[:, None] * self._window_size + offsets).flatten()
-        prefix = prefix.masked_fill(prefix >= self.tail_start, -1)
-        tail = self.tail_start + torch.arange(len(tail_ids) * self._window_size)
-        slots = (torch.tensor(tail_ids, dtype=torch.long)[:, None] * self._window_size + offsets).flatten()
-        return GroupTable(
-            torch.tensor([*block_ids, *tail_ids], dtype=torch.long, device=device),
-            torch.cat([prefix, tail]).to(device),
-            slots.to(device),
-            len(windows),
+    @property
+    def split_layers(self) -> frozenset[int]:
+        """Those whose KV heads have rows of their own; sequences that differ in them share no batch."""
+        return frozenset(layer for each in self.layers if each.is_split for layer in each.layers)
+
+    def _split(
+        self, group: KVGroup, strips: Strips, block_ids: Sequence[int], tail_ids: Sequence[int]
+    ) -> Iterator[LayerRows]:
+        """A block counts for as many strips as the group has lanes; a tail block has one strip for each."""
+        lanes, heads = self._layout.num_lanes(group), self._layout.num_kv_heads
+        strip_ids = [block_id * lanes + place for block_id in block_ids for place in range(lanes)]
+        rows = [
+            self._row(
+                positions,
+                strip_ids[own.start : own.stop],
+                [block_id * lanes + lane for block_id in tail_ids],
+            )
+            for lane, (own, positions) in enumerate(
+                zip(strips.numbers(group), strips.positions(group), strict=True)
+            )
+        ]
+        for place, layer in enumerate(group.layers):
+            yield LayerRows((layer,), tuple(rows[place * heads : (place + 1) * heads]), is_split=True)
+
+    def _window_positions(self, windows: Sequence[int]) -> Tensor:
+        offsets = torch.arange(self._layout.window_size)
+        return (
+            torch.tensor(windows, dtype=torch.long)[:, None] * self._layout.window_size + offsets
+        ).flatten()
+
+    def _row(self, positions: Tensor, block_ids: Sequence[int], tail_ids: Sequence[int]) -> Row:
+        size = self._layout.window_size
+        prefix = positions.masked_fill(positions >= self.tail_start, -1)
+        tail = self.tail_start + torch.arange(len(tail_ids) * size)
+        slots = (torch.tensor(tail_ids, dtype=torch.long)[:, None] * size + torch.arange(size)).flatten()
+        return Row(
+            torch.tensor([*block_ids, *tail_ids], dtype=torch.long, device=self._device),
+            torch.cat([prefix, tail]).to(self._device),
+            slots.to(self._device),
+            len(block_ids),
         )
 
-    def num_blocks(self, group: int, num_tail_tokens: int) -> int:
-        """Blocks of the group's table that hold something once the tail has num_tail_tokens."""
-        return self.groups[group].num_prefix_blocks + -(-num_tail_tokens // self._window_size)
+    def rows(self, first: int, last: int) -> dict[int, LayerTables]:
+        """The tables as a batch of one, for running tail tokens first … last - 1, by layer."""
+        return {
+            layer: stack.view([last], stack.slots[:, first:last])
+            for stack in self._alone.stacks
+            for layer in stack.layers
+        }
 
-    def rows(self, first: int, last: int) -> dict[int, GroupTables]:
-        """The tables as a batch of one, for running tail tokens first … last - 1."""
-        views = {}
-        for index, table in enumerate(self.groups):
-            used = self.num_blocks(index, last)
-            views[index] = GroupTables(
-                table.block_ids[None, :used],
-                table.key_positions[None, : used * self._window_size],
-                table.tail_slots[None, first:last],
-            )
-        return views
+    @cached_property
+    def _alone(self) -> BatchTables:
+        return BatchTables([self], self._layout.window_size)
 
 
 class BatchTables:
-    """The tables of several sequences, padded into one set; made when the batch changes."""
+    """The tables of several sequences, padded into one set; made when the batch changes. They are split alike."""
 
     def __init__(self, sequences: Sequence[BlockTables], window_size: int) -> None:
-        self._sequences = sequences
-        self._window_size = window_size
-        num_groups = range(len(sequences[0].groups))
-        pad = torch.nn.utils.rnn.pad_sequence
-        self._block_ids = [
-            pad([s.groups[g].block_ids for s in sequences], batch_first=True) for g in num_groups
+        self.stacks = [
+            _Stack(parts, window_size) for parts in zip(*(each.layers for each in sequences), strict=True)
         ]
-        self._positions = [
-            pad([s.groups[g].key_positions for s in sequences], batch_first=True, padding_value=-1)
-            for g in num_groups
-        ]
-        self._slots = [pad([s.groups[g].tail_slots for s in sequences], batch_first=True) for g in num_groups]
 
-    def step(self, tail_lengths: Sequence[int]) -> Mapping[int, GroupTables]:
+    def step(self, tail_lengths: Sequence[int]) -> Mapping[int, LayerTables]:
         """For one new token per sequence, each the tail's tail_lengths[b]-th (from 0)."""
-        device = self._slots[0].device
-        columns = torch.tensor(tail_lengths, device=device)[:, None]
+        columns = torch.tensor(tail_lengths, device=self.stacks[0].slots.device)[:, None]
         views = {}
-        for group, slots in enumerate(self._slots):
-            used = max(
-                s.num_blocks(group, length + 1)
-                for s, length in zip(self._sequences, tail_lengths, strict=True)
-            )
-            views[group] = GroupTables(
-                self._block_ids[group][:, :used],
-                self._positions[group][:, : used * self._window_size],
-                slots.gather(1, columns),
-            )
+        for stack in self.stacks:
+            slots = stack.slots.gather(1, columns.repeat_interleave(stack.split, 0))
+            view = stack.view([length + 1 for length in tail_lengths], slots)
+            views.update(dict.fromkeys(stack.layers, view))
         return views
+
+
+class _Stack:
+    """The rows of the same layers of several sequences, padded to one width: sequence by sequence."""
+
+    def __init__(self, parts: Sequence[LayerRows], window_size: int) -> None:
+        rows = [row for part in parts for row in part.rows]
+        self._window_size = window_size
+        self.layers = parts[0].layers
+        self.is_split = parts[0].is_split
+        self.split = len(parts[0].rows)
+        self._block_ids = pad_sequence([row.block_ids for row in rows], batch_first=True)
+        self._positions = pad_sequence(
+            [row.key_positions for row in rows], batch_first=True, padding_value=-1
+        )
+        self.slots = pad_sequence([row.tail_slots for row in rows], batch_first=True)
+        self._longest_prefixes = [max(row.num_prefix_blocks for row in part.rows) for part in parts]
+
+    def view(self, num_tail_tokens: Sequence[int], slots: Tensor) -> LayerTables:
+        """As much of the width as holds something once each sequence's tail has so many tokens."""
+        used = max(
+            prefix - (-num_tokens // self._window_size)
+            for prefix, num_tokens in zip(self._longest_prefixes, num_tail_tokens, strict=True)
+        )
+        positions = self._positions[:, : used * self._window_size]
+        return LayerTables(self._block_ids[:, :used], positions, slots, self.is_split)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -51,7 +51,9 @@ class Worker:
         self._waiting: dict[Task, None] = {}
         self._turns: deque[Task] = deque()
         self._decoding: dict[Task, Decoding] = {}
-        self._batch = DecodeBatch(resources)
+        self._batches: dict[
+            frozenset[int], DecodeBatch
+        ] = {}  # by the layers whose KV heads have tables of their own
         self._is_stopping = False
         self.is_broken = False  # its thread has ended by a fault of ours: only a restart helps
         self._last_tick = 0.0
@@ -125,20 +127,25 @@ class Worker:
             self._advance(self._turns.popleft())
 
     def _decode(self) -> None:
-        if not self._decoding:
-            return
-        started = time.perf_counter()
-        try:
-            self._batch.step([decoding.sequence for decoding in self._decoding.values()])
-        except Exception as error:  # the step belongs to all of them: none may be left half done
-            self._resources.metrics.steps.faulted()
-            for task in list(self._decoding):
-                self._abort(task, error)
-            return
-        self._resources.metrics.steps.stepped("decode", len(self._decoding), time.perf_counter() - started)
+        alike: dict[frozenset[int], list[Task]] = {}
+        for task, decoding in self._decoding.items():
+            alike.setdefault(decoding.sequence.tables.split_layers, []).append(task)
+        for split_layers, tasks in alike.items():
+            self._decode_batch(self._batches.setdefault(split_layers, DecodeBatch(self._resources)), tasks)
         for task in [task for task, decoding in self._decoding.items() if decoding.is_over()]:
             del self._decoding[task]
             self._advance(task)
+
+    def _decode_batch(self, batch: DecodeBatch, tasks: Sequence[Task]) -> None:
+        started = time.perf_counter()
+        try:
+            batch.step([self._decoding[task].sequence for task in tasks])
+        except Exception as error:  # the step belongs to all of them: none may be left half done
+            self._resources.metrics.steps.faulted()
+            for task in tasks:
+                self._abort(task, error)
+            return
+        self._resources.metrics.steps.stepped("decode", len(tasks), time.perf_counter() - started)
 
     def _advance(self, task: Task) -> None:
         """Run the walk to its next wait."""

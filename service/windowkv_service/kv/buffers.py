@@ -32,6 +32,10 @@ class Arenas:
     def of(self, group: KVGroup) -> Tensor:
         return self.tensors[self.arena_of(group)]
 
+    def strips_of(self, group: KVGroup) -> Tensor:
+        """The group's arena cut into strips, [num_strips, 1, 2, window_size, 1, head_dim]; a view."""
+        return self.of(group).view(-1, 1, 2, self.layout.window_size, 1, self.layout.head_dim)
+
     @staticmethod
     def blocks_that_fit(layout: KVLayout, device_tier_bytes: int) -> dict[int, int]:
         """Share device_tier_bytes over the arenas in proportion to what a full cache puts into each."""

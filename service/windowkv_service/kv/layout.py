@@ -78,8 +78,17 @@ class KVLayout:
     def block_shape(self, group: KVGroup) -> tuple[int, int, int, int, int]:
         return (len(group.layers), 2, self.window_size, self.num_kv_heads, self.head_dim)
 
+    def num_lanes(self, group: KVGroup) -> int:
+        """How many pairs of a layer and a KV head share the group's blocks."""
+        return len(group.layers) * self.num_kv_heads
+
     def block_bytes(self, group: KVGroup) -> int:
         return prod(self.block_shape(group)) * self.itemsize
+
+    @property
+    def strip_bytes(self) -> int:
+        """K and V of window_size tokens of one layer and one KV head."""
+        return 2 * self.window_size * self.head_dim * self.itemsize
 
     @property
     def bytes_per_token(self) -> int:

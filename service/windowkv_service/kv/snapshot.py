@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
-
-import windowkv_kernels as kernels
-from windowkv_service.kv.buffers import Staging
-from windowkv_service.kv.layout import KVGroup, KVLayout
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -35,23 +29,10 @@ def read_block(block: Tensor) -> memoryview:
     return tensor_bytes(block.detach().cpu().contiguous().clone())
 
 
-def stage_out(
-    staging: Staging, layout: KVLayout, group: KVGroup, windows: Sequence[int], num_tokens: int
-) -> list[memoryview]:
-    """Windows of a prefilled prompt as bytes on the host, one piece per window, in one copy; a ragged end is zeroed."""
-    blocks = torch.empty(
-        (len(windows), *layout.block_shape(group)), dtype=staging.tensor.dtype, device=staging.tensor.device
-    )
-    device = staging.tensor.device
-    kernels.gather_windows(
-        staging.tensor,
-        [staging.rows[layer] for layer in group.layers],
-        torch.tensor(windows, dtype=torch.long, device=device),
-        num_tokens,
-        blocks,
-        torch.arange(len(windows), device=device),
-    )
-    if not windows:
+def stage_out(blocks: Tensor) -> list[memoryview]:
+    """Blocks [n, …] as bytes on the host, one piece per block, in one copy."""
+    if not blocks.shape[0]:
         return []
-    whole, size = tensor_bytes(blocks.cpu().flatten()), layout.block_bytes(group)
+    whole = tensor_bytes(blocks.cpu().flatten())
+    size = len(whole) // blocks.shape[0]
     return [whole[start : start + size] for start in range(0, len(whole), size)]

@@ -7,7 +7,7 @@ Without a mask function of the same name transformers makes no mask: visibility 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -68,7 +68,7 @@ class Observed:
     by_layer: layer → [num_heads, at most num_tokens, head_dim].
     """
 
-    def __init__(self, layers: Sequence[int], num_tokens: int) -> None:
+    def __init__(self, layers: Iterable[int], num_tokens: int) -> None:
         self.layers = frozenset(layers)
         self.num_tokens = num_tokens
         self.by_layer: dict[int, Tensor] = {}
@@ -92,18 +92,23 @@ class PrefillView:
         self._masks: dict[int | None, Tensor] = {}
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, terms: Terms) -> Tensor:
-        if self._layout.owners[layer] == layer:
-            self._staging.write(layer, self._start, keys[0].transpose(0, 1), values[0].transpose(0, 1))
         self._observed.see(layer, queries[0])
-        end = self._start + queries.shape[2]
-        mask = self._mask(queries.shape[2], end, terms.sliding_window, queries.device)
-        seen_keys = self._staging.keys(layer, end).transpose(0, 1).unsqueeze(0)
-        seen_values = self._staging.values(layer, end).transpose(0, 1).unsqueeze(0)
-        if terms.softcap is None and terms.sinks is None:
-            return scaled_dot_product_attention(
-                queries, seen_keys, seen_values, attn_mask=mask, scale=terms.scale, enable_gqa=True
-            )
-        return _plain_attention(queries, seen_keys, seen_values, mask, terms)
+        seen_keys, seen_values = self._seen(layer, keys[0].transpose(0, 1), values[0].transpose(0, 1))
+        mask = self._mask(queries.shape[2], seen_keys.shape[0], terms.sliding_window, queries.device)
+        return masked_attention(
+            queries,
+            seen_keys.transpose(0, 1).unsqueeze(0),
+            seen_values.transpose(0, 1).unsqueeze(0),
+            mask,
+            terms,
+        )
+
+    def _seen(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values up to the new ones, [end, Hkv, D], which are kept where the layer owns them."""
+        if self._layout.owners[layer] == layer:
+            self._staging.write(layer, self._start, keys, values)
+        end = self._start + keys.shape[0]
+        return self._staging.keys(layer, end), self._staging.values(layer, end)
 
     def _mask(self, num_queries: int, end: int, sliding_window: int | None, device: torch.device) -> Tensor:
         if sliding_window not in self._masks:
@@ -114,6 +119,37 @@ class PrefillView:
                 visible &= key_positions > query_positions - sliding_window
             self._masks[sliding_window] = visible
         return self._masks[sliding_window]
+
+
+class RepeatView(PrefillView):
+    """Tokens that are run behind a staged prompt, at positions start …, of which nothing is kept."""
+
+    def __init__(self, layout: KVLayout, staging: Staging, start: int, observed: Observed) -> None:
+        super().__init__(layout, staging, start, observed)
+        self._new: dict[int, tuple[Tensor, Tensor]] = {}  # by the layer that owns them
+
+    def new_keys(self, layer: int) -> Tensor:
+        """Theirs, [m, Hkv, D]."""
+        return self._new[self._layout.owners[layer]][0]
+
+    def _seen(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        owner = self._layout.owners[layer]
+        if owner == layer:
+            self._new[owner] = keys, values
+        new_keys, new_values = self._new[owner]
+        return (
+            torch.cat([self._staging.keys(owner, self._start), new_keys]),
+            torch.cat([self._staging.values(owner, self._start), new_values]),
+        )
+
+
+def masked_attention(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor, terms: Terms) -> Tensor:
+    """queries [B, H, m, D] over keys and values [B, Hkv, n, D]; visible [m, n]."""
+    if terms.softcap is None and terms.sinks is None:
+        return scaled_dot_product_attention(
+            queries, keys, values, attn_mask=visible, scale=terms.scale, enable_gqa=True
+        )
+    return _plain_attention(queries, keys, values, visible, terms)
 
 
 def _plain_attention(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor, terms: Terms) -> Tensor:
@@ -132,15 +168,18 @@ def _plain_attention(queries: Tensor, keys: Tensor, values: Tensor, visible: Ten
 
 
 @dataclass(frozen=True)
-class GroupTables:
-    """Where one layer group finds the KV of a batch.
+class LayerTables:
+    """Where a layer finds the KV of a batch of B sequences.
 
-    block_table [B, NB]; key_positions [B, NB * window_size], -1 where a slot is empty; slots [B, m] take the new KV.
+    block_table [R, NB]; key_positions [R, NB * window_size], -1 where a slot is empty; slots [R, m] take the new KV.
+    R = B where the layer's KV heads share the blocks of its group. Where each has strips of its own, R = B *
+    num_kv_heads: a sequence's heads are rows of their own, one after the other.
     """
 
     block_table: Tensor
     key_positions: Tensor
     slots: Tensor
+    is_split: bool = False
 
 
 class LeadersHeard(Exception):
@@ -148,7 +187,7 @@ class LeadersHeard(Exception):
 
 
 class BlockView:
-    """A batch of sequences over their block tables, m new tokens each.
+    """A batch of sequences over their block tables, by layer that owns its KV, m new tokens each.
 
     on_queries, when given, sees the queries of every layer before it attends; it may end the pass by LeadersHeard.
     """
@@ -157,7 +196,7 @@ class BlockView:
         self,
         layout: KVLayout,
         arenas: Arenas,
-        tables: Mapping[int, GroupTables],
+        tables: Mapping[int, LayerTables],
         query_positions: Tensor,  # [B, m]
         on_queries: Callable[[int, Tensor, Terms], None] | None = None,
     ) -> None:
@@ -170,20 +209,36 @@ class BlockView:
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, terms: Terms) -> Tensor:
         if self._on_queries is not None:
             self._on_queries(layer, queries, terms)
-        group_index, place = self._layout.places[layer]
-        tables = self._tables[group_index]
-        blocks = self._arenas.of(self._layout.groups[group_index])
-        if self._layout.owners[layer] == layer:
-            kernels.append_kv(blocks, place, keys.transpose(1, 2), values.transpose(1, 2), tables.slots)
-        return kernels.decode_attention(
-            queries,
+        owner = self._layout.owners[layer]
+        tables = self._tables[owner]
+        blocks, place, split = self._memory(owner, is_split=tables.is_split)
+        assert terms.sinks is None or split == 1, "no model that is served has sinks of each head's own"
+        if owner == layer:
+            new_keys, new_values = _rows(keys, split).transpose(1, 2), _rows(values, split).transpose(1, 2)
+            kernels.append_kv(blocks, place, new_keys, new_values, tables.slots)
+        attended = kernels.decode_attention(
+            _rows(queries, split),
             blocks,
             place,
             tables.block_table,
             tables.key_positions,
-            self._query_positions,
+            self._query_positions.repeat_interleave(split, 0),
             scale=terms.scale,
             sliding_window=terms.sliding_window,
             softcap=terms.softcap,
             sinks=terms.sinks,
         )
+        return attended.view(queries.shape)
+
+    def _memory(self, owner: int, *, is_split: bool) -> tuple[Tensor, int, int]:
+        """The layer's blocks, its place in them, and into how many rows a sequence's heads are split."""
+        index, place = self._layout.places[owner]
+        group = self._layout.groups[index]
+        if is_split:
+            return self._arenas.strips_of(group), 0, self._layout.num_kv_heads
+        return self._arenas.of(group), place, 1
+
+
+def _rows(heads: Tensor, split: int) -> Tensor:
+    """[B, H, m, D] → [B * split, H / split, m, D]."""
+    return heads.reshape(heads.shape[0] * split, -1, *heads.shape[2:])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,12 @@ from windowkv_service.kv.buffers import Arenas, Staging
 from windowkv_service.kv.layout import KVLayout
 from windowkv_service.model.attention import (
     BlockView,
-    GroupTables,
     KVView,
+    LayerTables,
     LeadersHeard,
     Observed,
     PrefillView,
+    RepeatView,
     Terms,
 )
 
@@ -39,7 +41,36 @@ class Runner:
         self._call(self._decoder, ids, positions, view)
 
     @torch.inference_mode()
-    def logits(self, token_ids: Tensor, positions: Tensor, tables: Mapping[int, GroupTables]) -> Tensor:
+    def repeat(
+        self, token_ids: Sequence[int], start: int, staging: Staging, layers: Iterable[int]
+    ) -> dict[int, tuple[Tensor, Tensor]]:
+        """Run token_ids, at positions start …, behind the staged prompt and keep nothing of them. layer → their queries
+        [num_heads, m, head_dim] and keys [m, num_kv_heads, head_dim]."""
+        observed = Observed(layers, len(token_ids))
+        view = RepeatView(self._layout, staging, start, observed)
+        ids = torch.tensor([list(token_ids)], device=self._device)
+        positions = torch.arange(start, start + len(token_ids), device=self._device)[None]
+        self._call(self._decoder, ids, positions, view)
+        return {layer: (queries, view.new_keys(layer)) for layer, queries in observed.by_layer.items()}
+
+    @property
+    def rotary(self) -> Callable[[Tensor], tuple[Tensor, Tensor]] | None:
+        """positions [m] → cos and sin [m, rotary_dim] in fp32, as full-attention layers turn queries and keys."""
+        table = getattr(self._decoder, "rotary_emb", None)
+        if table is None:
+            return None
+        by_type = "layer_type" in inspect.signature(table.forward).parameters
+        arguments = {"layer_type": "full_attention"} if by_type else {}
+        like = torch.empty(0, dtype=torch.float32, device=self._device)
+
+        def look_up(positions: Tensor) -> tuple[Tensor, Tensor]:
+            cos, sin = table(like, positions.to(self._device)[None], **arguments)
+            return cos[0], sin[0]
+
+        return look_up
+
+    @torch.inference_mode()
+    def logits(self, token_ids: Tensor, positions: Tensor, tables: Mapping[int, LayerTables]) -> Tensor:
         """token_ids and positions [B, m] over block tables → logits [B, vocab_size] of each row's last token."""
         view = BlockView(self._layout, self._arenas, tables, positions)
         output = self._call(self._module, token_ids, positions, view, logits_to_keep=1)
@@ -51,7 +82,7 @@ class Runner:
         self,
         token_ids: Tensor,
         positions: Tensor,
-        tables: Mapping[int, GroupTables],
+        tables: Mapping[int, LayerTables],
         on_queries: Callable[[int, Tensor, Terms], None],
     ) -> None:
         """Run [1, m] new tokens only to hear the queries of their layers; ends early when on_queries has enough."""

@@ -61,7 +61,7 @@ def selectors(profile: QuestionProfile | None) -> dict[str, Selector]:
     if profile is not None:
         ours = WindowKV(leaders=profile.leaders, vote_tokens=profile.vote_tokens, top_p=profile.top_p)
     methods: list[Selector] = [ours, published(), Full(), RandomWindows(), StreamingLLM()]
-    return {method.name: method for method in methods}
+    return {method.name: method for method in methods} | token_selectors()
 
 
 def token_selectors() -> dict[str, Selector]:

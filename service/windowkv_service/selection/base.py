@@ -115,6 +115,10 @@ class Selector(Protocol):
     def observation_size(self) -> int:
         """How many of the last prompt tokens' queries select wants to see; 0: none; ALL_QUERIES: every one."""
 
+    @property
+    def chooses_tokens(self) -> bool:
+        """Single tokens stay, not windows: no question chooses among them again."""
+
     def observed_layers(self, layout: KVLayout) -> tuple[int, ...]:
         """The layers whose queries and keys select wants to see."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,6 +21,8 @@ class BlindSelector(ABC):
 
     Attention is looked at afterwards only, to say how much of it was captured. The last tokens always stay.
     """
+
+    chooses_tokens: ClassVar[bool] = False
 
     name: str
     observation_size: int = 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from windowkv_service.domain.requests import Task
 from windowkv_service.kv.layout import KVLayout
@@ -12,6 +13,8 @@ from windowkv_service.selection.base import Observation, WindowSelection
 @dataclass(frozen=True)
 class Full:
     """Keeps all windows, whatever the budget."""
+
+    chooses_tokens: ClassVar[bool] = False
 
     name: str = "full"
     observation_size: int = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ class TokenSelector:
         equal), the heads' of a layer (AdaKV, arXiv 2407.11550), or the whole model's (KVzip; shape has no say then).
     floor: the share of an equal part that every contending list keeps; AdaKV's α.
     """
+
+    chooses_tokens: ClassVar[bool] = True
 
     name: str
     scorer: TokenScorer

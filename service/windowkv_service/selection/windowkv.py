@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import windowkv_kernels as kernels
 from windowkv_kernels import WindowScores
@@ -51,6 +51,8 @@ class WindowKV:
     budget_shape, top_fraction: see budgets.
     redistribute: budget that a group cannot use goes to the others.
     """
+
+    chooses_tokens: ClassVar[bool] = False
 
     name: str = "windowkv"
     group_size: int | None = None

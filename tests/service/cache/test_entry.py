@@ -37,12 +37,6 @@ def test_addresses_are_the_namespaces() -> None:
     assert made.manifest_address == NAMESPACE.manifest(made.cache_id)
 
 
-def test_a_ragged_last_window_counts_what_it_has() -> None:
-    assert entry(range(10), kept=[0, 2]).kept_token_count == 4 + 2
-    assert entry(range(10)).kept_token_count == 10
-    assert entry(range(8)).kept_token_count == 8
-
-
 @pytest.mark.parametrize(
     ("on_host", "on_redis", "below"),
     [(False, False, None), (False, True, Tier.REDIS), (True, True, Tier.HOST), (True, False, Tier.HOST)],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 
 import pytest
 from entries import NAMESPACE, NUM_GROUPS, entry
@@ -13,14 +14,16 @@ from windowkv.storage.v1 import manifest_pb2 as pb
 from windowkv_service.cache import manifest
 from windowkv_service.cache.entry import Entry
 from windowkv_service.cache.frame import Frame, FrameCorrupt, FrameKind
-from windowkv_service.domain.keys import Namespace
+from windowkv_service.domain.keys import TOKEN_ARRAY, Namespace
 from windowkv_service.domain.requests import Durability, Retention
+
+NUM_LANES = 2
 
 LASTING = (
     *("cache_id", "tenant", "token_ids", "compression", "window_size", "windows", "retained", "create_time"),
     *("expire_time", "is_named", "update_time", "display_name", "labels", "alias", "pinned", "durability"),
     *("fidelity", "full_bytes", "stored_bytes", "index_bytes", "profile_digest", "index_pieces"),
-    *("manifest_address", "block_addresses", "index_addresses"),
+    *("manifest_address", "block_addresses", "strip_addresses", "index_addresses", "tokens"),
 )
 
 
@@ -45,7 +48,7 @@ def rich() -> Entry:
 
 
 def reread(frame: Frame, namespace: Namespace = NAMESPACE, num_groups: int = NUM_GROUPS) -> Entry:
-    return manifest.read(frame, namespace, num_groups)
+    return manifest.read(frame, namespace, [NUM_LANES] * num_groups)
 
 
 def same(one: Entry, other: Entry) -> bool:
@@ -78,9 +81,52 @@ def test_any_set_of_windows_survives(num_tokens: int, data: st.DataObject) -> No
     assert same(reread(manifest.write(made)), made)
 
 
-def tampered(change: Callable[[pb.Manifest], None]) -> Frame:
+def in_tokens(
+    retention: Retention = Retention.SELECTED, lanes: Sequence[Sequence[int]] = ((0, 7, 29), (5,))
+) -> Entry:
+    """The first group keeps tokens, the second windows."""
+    num_strips = sum(-(-len(lane) // 4) for lane in lanes)
+    made = entry(range(30), retention=retention)
+    made.windows = (tuple(range(-(-num_strips // NUM_LANES))), made.windows[1])
+    made.retained = made.retained if retention is Retention.FULL else ((), made.windows[1])
+    made.tokens = {0: tuple(array(TOKEN_ARRAY, lane) for lane in lanes)}
+    made.locate(NAMESPACE)
+    return made
+
+
+lanes = st.lists(st.sets(st.integers(0, 29), min_size=1).map(sorted), min_size=NUM_LANES, max_size=NUM_LANES)
+
+
+@given(lanes, st.sampled_from(Retention))
+def test_any_tokens_survive(lanes: list[list[int]], retention: Retention) -> None:
+    made = in_tokens(retention, lanes)
+    assert same(reread(manifest.write(made)), made)
+    assert made.strip_addresses and not set(made.strip_addresses) & set(made.block_addresses[0].values())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.kept_tokens[0].lanes.pop(),
+        lambda m: m.kept_tokens[0].lanes[0].gaps.append(1),
+        lambda m: m.kept_tokens[0].lanes[0].gaps.insert(1, 0),
+        lambda m: m.kept_tokens[0].lanes[1].ClearField("gaps"),
+        lambda m: m.kept_tokens[0].lanes[1].gaps.extend([1] * 20),
+        lambda m: m.kept_tokens.append(m.kept_tokens[0]),
+        lambda m: setattr(m.kept_tokens[0], "group", 2),
+        lambda m: set_windows(m, [0], [2]),
+        lambda m: m.windows[0].Clear(),
+        lambda m: m.ClearField("kept_tokens"),
+    ],
+)
+def test_tokens_that_make_no_sense_are_refused(change: Callable[[pb.Manifest], None]) -> None:
+    with pytest.raises(FrameCorrupt):
+        reread(tampered(change, in_tokens()))
+
+
+def tampered(change: Callable[[pb.Manifest], None], made: Entry | None = None) -> Frame:
     """What somebody who can write to Redis could have put there, checksum and all."""
-    frame = manifest.write(rich())
+    frame = manifest.write(made or rich())
     message = pb.Manifest.FromString(bytes(frame.payload))
     change(message)
     return Frame.of(FrameKind.MANIFEST, frame.address, message.SerializeToString())

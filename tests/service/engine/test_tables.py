@@ -11,18 +11,20 @@ from hypothesis import strategies as st
 
 from windowkv_service.engine.tables import BatchTables, BlockTables
 from windowkv_service.kv.layout import KVLayout
+from windowkv_service.kv.strips import Strips
 
 WINDOW = 4
 CPU = torch.device("cpu")
 
 
-def layout(num_groups: int = 2) -> KVLayout:
+def layout(num_groups: int = 2, group_size: int = 1, num_kv_heads: int = 1) -> KVLayout:
+    num_layers = num_groups * group_size
     return KVLayout.plan(
-        range(num_groups),
-        [None] * num_groups,
-        group_size=1,
+        range(num_layers),
+        [None] * num_layers,
+        group_size=group_size,
         window_size=WINDOW,
-        num_kv_heads=1,
+        num_kv_heads=num_kv_heads,
         head_dim=2,
         itemsize=4,
     )
@@ -69,9 +71,7 @@ def test_slots_of_the_tail_count_through_its_blocks() -> None:
 @pytest.mark.parametrize(("num_tail_tokens", "num_blocks"), [(0, 2), (1, 3), (4, 3), (5, 4), (8, 4)])
 def test_only_blocks_that_hold_something_are_shown(num_tail_tokens: int, num_blocks: int) -> None:
     made = tables([[0, 1], [0, 1]], tail_start=8)
-    assert made.num_blocks(0, num_tail_tokens) == num_blocks
-    if num_tail_tokens:
-        assert made.rows(0, num_tail_tokens)[0].block_table.shape == (1, num_blocks)
+    assert made.rows(0, num_tail_tokens)[0].block_table.shape == (1, num_blocks)
 
 
 @st.composite
@@ -104,3 +104,37 @@ def test_a_batch_shows_each_sequence_what_it_would_see_alone(
             beyond = positions[width * WINDOW :]
             assert all(position == -1 or position > one.tail_start + length for position in beyond)
             assert batch.slots[number].tolist() == alone.slots[0].tolist()
+
+
+def test_each_head_of_a_split_layer_has_a_row_of_its_strips_and_its_part_of_the_tail() -> None:
+    """One group of two layers and two heads: a block is four strips."""
+    chosen = {(0, 0): [1, 3, 4, 7, 8], (0, 1): [0], (1, 0): [2, 9], (1, 1): list(range(9))}
+    strips = Strips.of(layout(1, 2, 2), {lane: torch.tensor(kept) for lane, kept in chosen.items()}, "method")
+    made = BlockTables(strips.layout, [[0, 1]], [[5, 2]], [[7]], 10, CPU, strips)
+    rows = made.rows(0, 2)
+    assert made.split_layers == {0, 1}
+    assert [row[:3] for row in rows[0].block_table.tolist()] == [[20, 21, 28], [22, 29, 0]]
+    assert rows[0].key_positions.tolist() == [
+        [1, 3, 4, 7, 8, -1, -1, -1, 10, 11, 12, 13],
+        [0, -1, -1, -1, 10, 11, 12, 13, -1, -1, -1, -1],
+    ]
+    assert rows[1].block_table.tolist() == [[23, 30, 0, 0], [8, 9, 10, 31]]
+    assert rows[1].key_positions[1].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, -1, -1, -1, 10, 11, 12, 13]
+    assert [rows[layer].slots.tolist() for layer in (0, 1)] == [
+        [[28 * WINDOW, 28 * WINDOW + 1], [29 * WINDOW, 29 * WINDOW + 1]],
+        [[30 * WINDOW, 30 * WINDOW + 1], [31 * WINDOW, 31 * WINDOW + 1]],
+    ]
+    together = BatchTables([made, made], WINDOW).step([1, 3])
+    assert together[0].block_table.tolist() == rows[0].block_table.tolist() * 2
+    assert together[1].slots.flatten().tolist() == [
+        30 * WINDOW + 1,
+        31 * WINDOW + 1,
+        30 * WINDOW + 3,
+        31 * WINDOW + 3,
+    ]
+
+
+def test_a_token_that_is_run_again_is_seen_once_by_a_split_layer_too() -> None:
+    strips = Strips.of(layout(1, 1, 1), {(0, 0): torch.tensor([2, 6, 7])}, "method")
+    made = BlockTables(strips.layout, [[0]], [[3]], [[1]], 7, CPU, strips)
+    assert made.rows(0, 1)[0].key_positions.tolist() == [[2, 6, -1, -1, 7, 8, 9, 10]]

@@ -68,6 +68,7 @@ class Manifest(_message.Message):
     PINNED_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
     IS_NAMED_FIELD_NUMBER: _builtins.int
+    KEPT_TOKENS_FIELD_NUMBER: _builtins.int
     cache_id: _builtins.str
     """cache_id is derived from the prompt and its compression; a reader derives it again and compares."""
     tenant: _builtins.str
@@ -110,7 +111,7 @@ class Manifest(_message.Message):
 
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___WindowSet]:
-        """windows are those of the compressed cache, one set per layer group."""
+        """windows are those of the compressed cache, one set per layer group; of a group in kept_tokens, its blocks' numbers."""
 
     @_builtins.property
     def retained(self) -> _containers.RepeatedCompositeFieldContainer[Global___WindowSet]:
@@ -123,6 +124,10 @@ class Manifest(_message.Message):
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """labels are the owner's."""
+
+    @_builtins.property
+    def kept_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeptTokens]:
+        """kept_tokens are the single tokens that stay, of the layer groups that keep those and not windows."""
 
     def __init__(
         self,
@@ -149,10 +154,11 @@ class Manifest(_message.Message):
         pinned: _builtins.bool = ...,
         durability: _builtins.str = ...,
         is_named: _builtins.bool = ...,
+        kept_tokens: _abc.Iterable[Global___KeptTokens] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "cache_id", b"cache_id", "compression", b"compression", "create_time", b"create_time", "display_name", b"display_name", "durability", b"durability", "expire_time", b"expire_time", "fidelity", b"fidelity", "full_bytes", b"full_bytes", "index_bytes", b"index_bytes", "index_parts", b"index_parts", "is_named", b"is_named", "labels", b"labels", "pinned", b"pinned", "profile_digest", b"profile_digest", "retained", b"retained", "stored_bytes", b"stored_bytes", "tenant", b"tenant", "token_ids", b"token_ids", "update_time", b"update_time", "window_size", b"window_size", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "cache_id", b"cache_id", "compression", b"compression", "create_time", b"create_time", "display_name", b"display_name", "durability", b"durability", "expire_time", b"expire_time", "fidelity", b"fidelity", "full_bytes", b"full_bytes", "index_bytes", b"index_bytes", "index_parts", b"index_parts", "is_named", b"is_named", "kept_tokens", b"kept_tokens", "labels", b"labels", "pinned", b"pinned", "profile_digest", b"profile_digest", "retained", b"retained", "stored_bytes", b"stored_bytes", "tenant", b"tenant", "token_ids", b"token_ids", "update_time", b"update_time", "window_size", b"window_size", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -221,6 +227,58 @@ class WindowSet(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WindowSet: _TypeAlias = WindowSet  # noqa: Y015
+
+@_typing.final
+class KeptTokens(_message.Message):
+    """KeptTokens is what one layer group keeps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    LANES_FIELD_NUMBER: _builtins.int
+    group: _builtins.int
+    """group is its place among the layer groups."""
+    @_builtins.property
+    def lanes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lane]:
+        """lanes are one for each layer of the group and each KV head of the layer, in that order."""
+
+    def __init__(
+        self,
+        *,
+        group: _builtins.int = ...,
+        lanes: _abc.Iterable[Global___Lane] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "lanes", b"lanes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeptTokens: _TypeAlias = KeptTokens  # noqa: Y015
+
+@_typing.final
+class Lane(_message.Message):
+    """Lane is an ascending set of token positions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GAPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def gaps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """gaps are the first position, then each one's distance from the one before."""
+
+    def __init__(
+        self,
+        *,
+        gaps: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gaps", b"gaps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lane: _TypeAlias = Lane  # noqa: Y015
 
 @_typing.final
 class IndexPart(_message.Message):
