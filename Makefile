@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 TEST_ARGS ?=
 
-.PHONY: help setup proto fmt lint lint-proto types imports test test-gpu check bench eval demo wheel clean
+.PHONY: help setup proto fmt lint lint-proto types imports test test-gpu check bench eval compare-kvpress demo wheel clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -74,6 +74,20 @@ EVAL_ARGS ?= --suite single/2000 --suite single/4000 --suite niah --suite reuse 
 eval: setup ## The quality of answers on compressed caches; writes benchmarks/results/quality
 	$(ONE_THREAD) $(BIN)/windowkv eval $(EVAL_ARGS)
 
+# kvpress wants an older transformers than ours: an environment of its own, in which torch comes first, as above.
+KVPRESS_VENV ?= .venv-kvpress
+KVPRESS := $(KVPRESS_VENV)/.kvpress-installed
+
+$(KVPRESS): | setup
+	test -x $(KVPRESS_VENV)/bin/python || $(PYTHON) -m venv $(KVPRESS_VENV)
+	grep '^torch==' $(VENV)/constraints.txt > $(KVPRESS_VENV)/constraints.txt || true
+	$(KVPRESS_VENV)/bin/python -m pip install --quiet -c $(KVPRESS_VENV)/constraints.txt torch
+	$(KVPRESS_VENV)/bin/python -m pip install --quiet -c $(KVPRESS_VENV)/constraints.txt kvpress==0.5.5
+	touch $@
+
+compare-kvpress: setup $(KVPRESS) ## Our token methods beside NVIDIA's kvpress; writes benchmarks/results/kvpress.md
+	$(ONE_THREAD) $(BIN)/python benchmarks/compare_kvpress.py --kvpress-python $(KVPRESS_VENV)/bin/python
+
 demo: setup ## A worker, a long document, questions and answers
 	$(ONE_THREAD) $(BIN)/windowkv demo
 
@@ -81,5 +95,5 @@ wheel: setup ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean: ## Remove what was made, .venv too
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .demo
+	rm -rf $(VENV) $(KVPRESS_VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

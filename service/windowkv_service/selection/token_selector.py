@@ -60,8 +60,8 @@ class TokenSelector:
         scores = [self._shared(scored[layer]) for layer in layers]  # each [lists, num_tokens]
         counts = self._counts(scores, layout, num_tokens, budget_bytes - sliding_bytes(layout, num_tokens))
         tokens: dict[tuple[int, int], Tensor] = {}
-        for layer, score, per_list in zip(layers, scores, counts, strict=True):
-            kept = best_tokens(score, [blocks * layout.window_size for blocks in per_list], self.scorer)
+        for layer, score, own, equal in zip(layers, scores, counts, self._equal_parts(counts), strict=True):
+            kept = best_tokens(score, own, [self.scorer.protected(num_tokens, count) for count in equal])
             for head in range(layout.num_kv_heads):
                 tokens[layer, head] = kept[min(head, len(kept) - 1)]
         return TokenSelection(tokens, captured_share(observation, tokens), Task.AUTO)
@@ -72,39 +72,48 @@ class TokenSelector:
     def _counts(
         self, scores: Sequence[Tensor], layout: KVLayout, num_tokens: int, budget_bytes: int
     ) -> list[list[int]]:
-        """Blocks per layer and list, at least one each."""
-        num_lists = scores[0].shape[0]
+        """Tokens per layer and list, in whole blocks, at least one each; beyond the prompt where a block is ragged."""
+        num_lists, num_blocks = scores[0].shape[0], layout.num_windows(num_tokens)
         unit = packed_block_bytes(layout) * (
             layout.num_kv_heads // num_lists
         )  # one block for each head of a list
-        num_blocks = layout.num_windows(num_tokens)
         if self.adaptive == "model":
-            total = min(
-                max(budget_bytes // unit, len(scores) * num_lists), len(scores) * num_lists * num_blocks
-            )
-            flat = self._contend(torch.cat(list(scores)), total, layout.window_size)
-            return [flat[start : start + num_lists] for start in range(0, len(flat), num_lists)]
+            every = len(scores) * num_lists
+            total = min(max(budget_bytes // unit, every), every * num_blocks)
+            return _rows(self._contend(torch.cat(list(scores)), total, layout), num_lists)
         mean_tokens = max(0, budget_bytes) * layout.window_size / (unit * num_lists * len(scores))
         shares = self.shape.shares(len(scores), mean_tokens, num_tokens)
         if self.adaptive == "heads":
             claims = [Claim(share, unit, num_lists, num_lists * num_blocks) for share in shares]
             totals = grant(claims, budget_bytes, redistribute=True)
-            return [
-                self._contend(score, total, layout.window_size)
-                for score, total in zip(scores, totals, strict=True)
-            ]
+            return [self._contend(score, total, layout) for score, total in zip(scores, totals, strict=True)]
         claims = [Claim(share, unit, 1, num_blocks) for share in shares for _ in range(num_lists)]
-        flat = grant(claims, budget_bytes, redistribute=True)
-        return [flat[start : start + num_lists] for start in range(0, len(flat), num_lists)]
+        blocks = grant(claims, budget_bytes, redistribute=True)
+        return _rows([count * layout.window_size for count in blocks], num_lists)
 
-    def _contend(self, scores: Tensor, total_blocks: int, block_tokens: int) -> list[int]:
-        """What each list of scores [lists, num_tokens] wins of total_blocks."""
+    def _contend(self, scores: Tensor, total_blocks: int, layout: KVLayout) -> list[int]:
+        """What tokens each list of scores [lists, num_tokens] wins of total_blocks."""
         num_lists, num_tokens = scores.shape
-        mean_blocks = total_blocks / num_lists
-        protected = self.scorer.protected(num_tokens, int(mean_blocks * block_tokens))
-        least = max(1, int(self.floor * mean_blocks), ceil(sum(protected) / block_tokens))
+        mean_tokens = total_blocks * layout.window_size // num_lists
+        protected = self.scorer.protected(num_tokens, mean_tokens)
+        least = max(
+            1, int(self.floor * (total_blocks / num_lists)), ceil(sum(protected) / layout.window_size)
+        )
         ranked = scores.gather(1, ranking(scores, protected))
-        return contend(ranked, total_blocks, block_tokens=block_tokens, least=least)
+        blocks = contend(ranked, total_blocks, block_tokens=layout.window_size, least=least)
+        return [count * layout.window_size for count in blocks]
+
+    def _equal_parts(self, counts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """What every list would have of what it shares: contending lists protect the same tokens, whoever wins."""
+        if self.adaptive == "no":
+            return [list(row) for row in counts]
+        pools = [[count for row in counts for count in row]] if self.adaptive == "model" else counts
+        means = [sum(pool) // len(pool) for pool in pools] * (len(counts) // len(pools))
+        return [[mean] * len(row) for mean, row in zip(means, counts, strict=True)]
+
+
+def _rows(numbers: Sequence[int], size: int) -> list[list[int]]:
+    return [list(numbers[start : start + size]) for start in range(0, len(numbers), size)]
 
 
 def ranking(scores: Tensor, protected: Protected) -> Tensor:
@@ -115,14 +124,13 @@ def ranking(scores: Tensor, protected: Protected) -> Tensor:
     return torch.sort(boosted, dim=1, descending=True, stable=True).indices
 
 
-def best_tokens(scores: Tensor, counts: Sequence[int], scorer: TokenScorer) -> list[Tensor]:
-    """Per list, the count best positions, ascending, on the CPU. A count beyond the prompt means all of it."""
-    num_tokens = scores.shape[1]
-    kept = []
-    for score, count in zip(scores, counts, strict=True):
-        order = ranking(score[None], scorer.protected(num_tokens, min(count, num_tokens)))[0]
-        kept.append(order[:count].sort().values.cpu())
-    return kept
+def best_tokens(scores: Tensor, counts: Sequence[int], protected: Sequence[Protected]) -> list[Tensor]:
+    """Per list of scores [lists, num_tokens] the count best positions, ascending, on the CPU, the protected ones first.
+    A count beyond the prompt means all of it."""
+    return [
+        ranking(score[None], own)[0, :count].sort().values.cpu()
+        for score, count, own in zip(scores, counts, protected, strict=True)
+    ]
 
 
 def packed_block_bytes(layout: KVLayout) -> int:
