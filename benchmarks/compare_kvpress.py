@@ -62,12 +62,16 @@ def _mark_windows(kept: Tensor, prompt: ReadPrompt, got: WindowSelection) -> Non
 
 def compare(case: Case, theirs: Mapping[str, Tensor], prompt: ReadPrompt) -> dict[str, Any]:
     """One method on one model."""
-    agreement = {}
-    for removed in REMOVED_RATIOS:
-        kept = theirs[f"kept/{removed}"]
-        ours = kept_by(case.ours, prompt, removed)
-        agreement[str(1 - removed)] = float((kept & ours).sum() / max(int(kept.sum()), int(ours.sum())))
-    return {"agreement": agreement, "score_difference": _score_difference(case, theirs["scores"], prompt)}
+    shares = {
+        str(1 - removed): agreement(theirs[f"kept/{removed}"], kept_by(case.ours, prompt, removed))
+        for removed in REMOVED_RATIOS
+    }
+    return {"agreement": shares, "score_difference": _score_difference(case, theirs["scores"], prompt)}
+
+
+def agreement(theirs: Tensor, ours: Tensor) -> float:
+    """The share of kept tokens that both keep, of whoever keeps more."""
+    return float((theirs & ours).sum() / max(int(theirs.sum()), int(ours.sum())))
 
 
 def _score_difference(case: Case, theirs: Tensor, prompt: ReadPrompt) -> float | None:

@@ -1,0 +1,78 @@
+"""The comparison with kvpress: our half of it, and the page; kvpress itself runs in `make compare-kvpress` alone."""
+
+import dataclasses
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import save_tiny_model
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def benchmarks():
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        yield {
+            name: importlib.import_module(name)
+            for name in ("compare_kvpress", "press_cases", "press_table", "read_prompt")
+        }
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return save_tiny_model(tmp_path_factory.mktemp("read"), "llama")
+
+
+def test_repeated_tokens_see_the_whole_prompt_and_leave_it_as_it_was(benchmarks, directory):
+    ids = list(range(40))
+    prompt = benchmarks["read_prompt"].ReadPrompt(directory, ids, 1)
+    longer = benchmarks["read_prompt"].ReadPrompt(directory, [*ids, 7, 8, 9], 1)
+    before = prompt.observation(1).keys(2).clone()
+    again = prompt.observation(1).repeat([7, 8, 9])
+    assert set(again) == {0, 1, 2, 3}
+    torch.testing.assert_close(again[2].queries, longer.observation(3).queries[2], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(again[2].keys, longer.observation(3).keys(2)[40:], atol=1e-5, rtol=1e-4)
+    assert torch.equal(prompt.observation(1).keys(2), before)
+
+
+def test_every_case_keeps_the_share_that_the_press_would(benchmarks, directory):
+    compare = benchmarks["compare_kvpress"]
+    torch.manual_seed(0)
+    ids = torch.randint(0, 250, (128,)).tolist()
+    for case in benchmarks["press_cases"].CASES:
+        prompt = benchmarks["read_prompt"].ReadPrompt(directory, ids, case.window_size)
+        kept = compare.kept_by(case.ours, prompt, 0.5)
+        assert kept.shape == (4, 2, 128)
+        assert kept.sum() == kept.numel() // 2, case.name
+        assert compare.agreement(kept, kept) == 1.0
+        assert compare.agreement(~kept, kept) == 0.0
+
+
+def test_the_page_shows_means_and_the_lowest(benchmarks):
+    row = {
+        "method": "SnapKV",
+        "setting": "plain",
+        "why": "",
+        "models": {
+            "one": {"agreement": {"0.5": 1.0, "0.25": 0.5}, "score_difference": 2e-7},
+            "two": {"agreement": {"0.5": 0.5, "0.25": 0.25}, "score_difference": None},
+        },
+    }
+    versions = {"torch": "1", "transformers": "2"}
+    page = benchmarks["press_table"].render(
+        {"num_tokens": 9, "theirs": {**versions, "kvpress": "3"}, "ours": versions, "rows": [row]}
+    )
+    assert "| SnapKV | plain | 75.00 % | 37.50 % | 25.00 % | 2e-07 | – |" in page
+    assert "kvpress 3" in page and "Models: one, two." in page
+
+
+def test_cases_name_presses_once(benchmarks):
+    cases = benchmarks["press_cases"].CASES
+    assert len({case.name for case in cases}) == len(cases)
+    assert all(dataclasses.is_dataclass(case) and case.theirs["press"].endswith("Press") for case in cases)
