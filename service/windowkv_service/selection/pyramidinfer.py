@@ -34,7 +34,7 @@ from windowkv_service.kv.layout import KVLayout
 from windowkv_service.selection.attention import attention_received
 from windowkv_service.selection.budgets import Claim, grant
 from windowkv_service.selection.token_scorer import Protected, protect
-from windowkv_service.selection.token_selector import packed_block_bytes, ranking, sliding_bytes
+from windowkv_service.selection.token_selector import ranking, sliding_bytes
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PyramidInfer:
         """Tokens that each selectable layer keeps, first to last, in whole packed blocks within the budget (one block
         each at least)."""
         num_layers = sum(len(group.layers) for group in layout.selectable_groups)
-        block_bytes = packed_block_bytes(layout) * layout.num_kv_heads
+        block_bytes = layout.strip_bytes * layout.num_kv_heads
         claims = [
             Claim(share, block_bytes, 1, layout.num_windows(num_tokens)) for share in self.shares(num_layers)
         ]

@@ -1,7 +1,7 @@
 """Token methods are put together here: a scorer × a shape of the budget over layers × who shares a list or a budget.
 
-Bytes are counted as they are stored: packed blocks, window_size tokens of one layer and one KV head each, the last one
-of a list whole even where it is ragged. Lists are therefore granted whole blocks, and fill them.
+Bytes are counted as they are stored: strips (kv/strips.py), window_size tokens of one layer and one KV head each, the
+last one of a list whole even where it is ragged. Lists are therefore granted whole strips, and fill them.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class TokenSelector:
     ) -> list[list[int]]:
         """Tokens per layer and list, in whole blocks, at least one each; beyond the prompt where a block is ragged."""
         num_lists, num_blocks = scores[0].shape[0], layout.num_windows(num_tokens)
-        unit = packed_block_bytes(layout) * (
+        unit = layout.strip_bytes * (
             layout.num_kv_heads // num_lists
         )  # one block for each head of a list
         if self.adaptive == "model":
@@ -131,11 +131,6 @@ def best_tokens(scores: Tensor, counts: Sequence[int], protected: Sequence[Prote
         ranking(score[None], own)[0, :count].sort().values.cpu()
         for score, count, own in zip(scores, counts, protected, strict=True)
     ]
-
-
-def packed_block_bytes(layout: KVLayout) -> int:
-    """K and V of window_size tokens of one layer and one KV head."""
-    return 2 * layout.window_size * layout.head_dim * layout.itemsize
 
 
 def sliding_bytes(layout: KVLayout, num_tokens: int) -> int:
