@@ -74,9 +74,7 @@ class TokenSelector:
     ) -> list[list[int]]:
         """Tokens per layer and list, in whole blocks, at least one each; beyond the prompt where a block is ragged."""
         num_lists, num_blocks = scores[0].shape[0], layout.num_windows(num_tokens)
-        unit = layout.strip_bytes * (
-            layout.num_kv_heads // num_lists
-        )  # one block for each head of a list
+        unit = layout.strip_bytes * (layout.num_kv_heads // num_lists)  # one block for each head of a list
         if self.adaptive == "model":
             every = len(scores) * num_lists
             total = min(max(budget_bytes // unit, every), every * num_blocks)
