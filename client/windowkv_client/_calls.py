@@ -124,6 +124,7 @@ def generate(
     token_ids: Sequence[int] | None = None,
     selection: Selection | str | None = None,
     kept_ratio: float | None = None,
+    reselect_every: int | None = None,
     model: str = "",
     timeout: float = WORK_TIMEOUT_S,
     **sampling: Any,
@@ -138,11 +139,9 @@ def generate(
     )
     if prompt is not None:
         request.input.CopyFrom(prompt)
-    if selection is not None:
-        mode = f"QUESTION_SELECTION_{Selection(selection).name}"
-        request.selection.mode = generation_pb2.QuestionSelection.Value(mode)
-    if kept_ratio is not None:
-        request.selection.kept_ratio = kept_ratio
+    wanted = _selection(selection, kept_ratio, reselect_every)
+    if wanted.ListFields():
+        request.selection.CopyFrom(wanted)
     return Call("GenerationService", "Generate", request, timeout, request_id, name)
 
 
@@ -213,6 +212,23 @@ def _compression(
     if retention is not None:
         compression.retention = cache_pb2.Retention.Value(f"RETENTION_{Retention(retention).name}")
     return compression
+
+
+def _selection(
+    selection: Selection | str | None, kept_ratio: float | None, reselect_every: int | None
+) -> generation_pb2.Selection:
+    message = generation_pb2.Selection()
+    if selection is not None:
+        mode = f"QUESTION_SELECTION_{Selection(selection).name}"
+        message.mode = generation_pb2.QuestionSelection.Value(mode)
+    if kept_ratio is not None:
+        message.kept_ratio = kept_ratio
+    if reselect_every is not None:
+        try:
+            message.reselect_every = reselect_every
+        except ValueError as error:
+            raise BadOption(f"reselect_every: {error}", field="selection.reselect_every") from None
+    return message
 
 
 def _set_ttl(cache: cache_pb2.Cache, ttl: Ttl) -> None:

@@ -141,12 +141,12 @@ class Usage:
 
     prompt_tokens: int  # cached and new input together
     cached_tokens: int
-    kept_tokens: int  # cached tokens attended to; mean over the layer groups
+    kept_tokens: int  # cached tokens attended to at a time; mean over the layer groups
     generated_tokens: int
     source_tier: Tier | None  # None when every token was computed
     miss_reason: MissReason | None
     diverged_at: int | None
-    fidelity: float
+    fidelity: float  # share of the attention mass that the windows captured; of several choices the lowest
     time_to_first_token_s: float
     queue_s: float
     blocks_fetched: int
@@ -156,6 +156,7 @@ class Usage:
         int  # held of the cached prompt for this answer, the cache's own blocks and leader keys included
     )
     tail_bytes: int  # held of the question and the answer
+    selections: int  # how often windows were chosen for this answer
     is_recomputed: bool
 
 

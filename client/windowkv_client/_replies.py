@@ -104,6 +104,7 @@ def read_usage(message: generation_pb2.Usage) -> models.Usage:
         fetch_s=_seconds(message.fetch_duration),
         device_bytes=message.device_bytes,
         tail_bytes=message.tail_bytes,
+        selections=message.selections,
         is_recomputed=message.is_recomputed,
     )
 

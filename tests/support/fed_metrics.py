@@ -35,6 +35,7 @@ USAGE = Usage(
     bytes_fetched=4096,
     fetch_s=0.004,
     device_bytes=65536,
+    selections=1,
     tail_bytes=2048,
     is_recomputed=False,
 )

@@ -64,6 +64,7 @@ USAGE = Usage(
     bytes_fetched=3000,
     fetch_s=0.0625,
     device_bytes=4096,
+    selections=2,
     tail_bytes=512,
     is_recomputed=False,
 )

@@ -12,7 +12,7 @@ from windowkv_client.cli._connection import connect, timeout
 from windowkv_client.cli._prompts import chosen, read_document
 from windowkv_client.cli._terminal import Terminal, size
 
-SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "selection")
+SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "selection", "reselect_every")
 
 
 def add(
@@ -34,6 +34,9 @@ def add(
     ask.add_argument("--seed", type=int, metavar="N")
     ask.add_argument("--stop", action="append", metavar="TEXT")
     ask.add_argument("--selection", choices=list(map(str, Selection)))
+    ask.add_argument(
+        "--reselect-every", type=int, metavar="N", help="choose windows again after N generated tokens"
+    )
     ask.set_defaults(run=run)
 
 

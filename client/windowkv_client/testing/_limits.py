@@ -82,6 +82,13 @@ def check_ratio(ratio: float, field: str) -> None:
         raise BadBudget(f"kept_ratio must be in (0, 1], not {ratio}", field=field)
 
 
+def check_selection(selection: generation_pb2.Selection) -> None:
+    if selection.HasField("kept_ratio"):
+        check_ratio(selection.kept_ratio, "selection.kept_ratio")
+    if selection.reselect_every < 0:
+        raise BadOption("reselect_every must not be negative", field="selection.reselect_every")
+
+
 def check_compression(compression: cache_pb2.Compression) -> None:
     if compression.method not in ("", *METHODS):
         raise UnknownMethod(f"no method {compression.method!r}", field="cache.compression.method")

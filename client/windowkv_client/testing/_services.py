@@ -107,8 +107,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     def _generate(self, request: generation_pb2.GenerateRequest) -> Iterator[generation_pb2.GenerateResponse]:
         self._world.check_model(request.model)
         limits.check_sampling(request.sampling)
-        if request.selection.HasField("kept_ratio"):
-            limits.check_ratio(request.selection.kept_ratio, "selection.kept_ratio")
+        limits.check_selection(request.selection)
         new = limits.prompt_tokens(request.input, may_be_empty=bool(request.cache))
         cached = self._world.library.use(request.cache) if request.cache else []
         limits.check_length(len(cached) + len(new), self._world.max_tokens)

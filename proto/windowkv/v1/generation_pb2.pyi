@@ -294,23 +294,36 @@ class Selection(_message.Message):
 
     MODE_FIELD_NUMBER: _builtins.int
     KEPT_RATIO_FIELD_NUMBER: _builtins.int
+    RESELECT_EVERY_FIELD_NUMBER: _builtins.int
     mode: Global___QuestionSelection.ValueType
     """mode says who chooses; QUESTION_SELECTION_AUTO when unspecified."""
     kept_ratio: _builtins.float
-    """kept_ratio is the share of the full cache that this answer attends to, in (0, 1]; the cache's own when absent."""
+    """kept_ratio is the share of the full cache that the device may hold for this answer, in (0, 1]; the cache's own when
+    absent.
+    """
+    reselect_every: _builtins.int
+    """reselect_every is after how many generated tokens the windows are chosen again, by what was generated last, where
+    the question chooses them; 0 is never. The model's own when absent.
+    """
     def __init__(
         self,
         *,
         mode: Global___QuestionSelection.ValueType = ...,
         kept_ratio: _builtins.float | None = ...,
+        reselect_every: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio", "kept_ratio", b"kept_ratio"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio", "_reselect_every", b"_reselect_every", "kept_ratio", b"kept_ratio", "reselect_every", b"reselect_every"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio", "kept_ratio", b"kept_ratio", "mode", b"mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio", "_reselect_every", b"_reselect_every", "kept_ratio", b"kept_ratio", "mode", b"mode", "reselect_every", b"reselect_every"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__kept_ratio: _TypeAlias = _typing.Literal["kept_ratio"]  # noqa: Y015
     _WhichOneofArgType__kept_ratio: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__reselect_every: _TypeAlias = _typing.Literal["reselect_every"]  # noqa: Y015
+    _WhichOneofArgType__reselect_every: _TypeAlias = _typing.Literal["_reselect_every", b"_reselect_every"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__kept_ratio) -> _WhichOneofReturnType__kept_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reselect_every) -> _WhichOneofReturnType__reselect_every | None: ...
 
 Global___Selection: _TypeAlias = Selection  # noqa: Y015
 
@@ -442,12 +455,13 @@ class Usage(_message.Message):
     DEVICE_BYTES_FIELD_NUMBER: _builtins.int
     IS_RECOMPUTED_FIELD_NUMBER: _builtins.int
     TAIL_BYTES_FIELD_NUMBER: _builtins.int
+    SELECTIONS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """prompt_tokens is the cached prompt and the new input together."""
     cached_tokens: _builtins.int
     """cached_tokens of them were served from a cache."""
     kept_tokens: _builtins.int
-    """kept_tokens of those the answer attended to, as a mean over the layer groups."""
+    """kept_tokens of those the answer attended to at a time, as a mean over the layer groups."""
     generated_tokens: _builtins.int
     """generated_tokens is the length of the answer."""
     source_tier: _types_pb2.Tier.ValueType
@@ -457,19 +471,23 @@ class Usage(_message.Message):
     diverged_at: _builtins.int
     """diverged_at is the position of the first token that differs from the nearest cached prompt."""
     fidelity: _builtins.float
-    """fidelity is the share of the leaders' attention mass that the selection captured, in [0, 1]."""
+    """fidelity is the share of the leaders' attention mass that the selection captured, in [0, 1]; of several choices
+    the lowest.
+    """
     blocks_fetched: _builtins.int
     """blocks_fetched is how many blocks came from below the device."""
     bytes_fetched: _builtins.int
     """bytes_fetched is their size."""
     device_bytes: _builtins.int
-    """device_bytes is what the device held of the cached prompt for this answer: the blocks of the cache and those that
-    the answer read, each counted once, and the leader keys.
+    """device_bytes is the most that the device held of the cached prompt for this answer at any time: the blocks of the
+    cache and those that the answer read, each counted once, and the leader keys.
     """
     is_recomputed: _builtins.bool
     """is_recomputed tells that lost or corrupt bytes were computed again from the prompt's tokens."""
     tail_bytes: _builtins.int
     """tail_bytes is the size of the blocks with the KV of the new input and of the answer."""
+    selections: _builtins.int
+    """selections is how often windows were chosen for this answer; 0 where they were those of the cache, or all."""
     @_builtins.property
     def time_to_first_token(self) -> _duration_pb2.Duration:
         """time_to_first_token is counted from the request's arrival at the engine."""
@@ -501,10 +519,11 @@ class Usage(_message.Message):
         device_bytes: _builtins.int = ...,
         is_recomputed: _builtins.bool = ...,
         tail_bytes: _builtins.int = ...,
+        selections: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_diverged_at", b"_diverged_at", "diverged_at", b"diverged_at", "fetch_duration", b"fetch_duration", "queue_duration", b"queue_duration", "time_to_first_token", b"time_to_first_token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_diverged_at", b"_diverged_at", "blocks_fetched", b"blocks_fetched", "bytes_fetched", b"bytes_fetched", "cached_tokens", b"cached_tokens", "device_bytes", b"device_bytes", "diverged_at", b"diverged_at", "fetch_duration", b"fetch_duration", "fidelity", b"fidelity", "generated_tokens", b"generated_tokens", "is_recomputed", b"is_recomputed", "kept_tokens", b"kept_tokens", "miss_reason", b"miss_reason", "prompt_tokens", b"prompt_tokens", "queue_duration", b"queue_duration", "source_tier", b"source_tier", "tail_bytes", b"tail_bytes", "time_to_first_token", b"time_to_first_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_diverged_at", b"_diverged_at", "blocks_fetched", b"blocks_fetched", "bytes_fetched", b"bytes_fetched", "cached_tokens", b"cached_tokens", "device_bytes", b"device_bytes", "diverged_at", b"diverged_at", "fetch_duration", b"fetch_duration", "fidelity", b"fidelity", "generated_tokens", b"generated_tokens", "is_recomputed", b"is_recomputed", "kept_tokens", b"kept_tokens", "miss_reason", b"miss_reason", "prompt_tokens", b"prompt_tokens", "queue_duration", b"queue_duration", "selections", b"selections", "source_tier", b"source_tier", "tail_bytes", b"tail_bytes", "time_to_first_token", b"time_to_first_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__diverged_at: _TypeAlias = _typing.Literal["diverged_at"]  # noqa: Y015
     _WhichOneofArgType__diverged_at: _TypeAlias = _typing.Literal["_diverged_at", b"_diverged_at"]  # noqa: Y015

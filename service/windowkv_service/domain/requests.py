@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from windowkv_service.errors import BadBudget, BadSampling
+from windowkv_service.errors import BadBudget, BadOption, BadSampling
 
 Labels = Mapping[str, str]
 
@@ -133,12 +133,18 @@ class GenerateRequest:
     sampling: Sampling = Sampling()
     selection: QuestionSelection = QuestionSelection.AUTO
     kept_ratio: float | None = None  # of this question's table; None: the cache's own
+    reselect_every: int | None = None  # generated tokens between choices; 0: one choice; None: the model's profile
     deadline: float | None = None  # time.monotonic() seconds
 
     def __post_init__(self) -> None:
         if self.kept_ratio is not None and not 0.0 < self.kept_ratio <= 1.0:
             raise BadBudget(
                 f"kept_ratio must be in (0, 1], not {self.kept_ratio}", field="selection.kept_ratio"
+            )
+        if self.reselect_every is not None and self.reselect_every < 0:
+            raise BadOption(
+                f"reselect_every must not be negative: {self.reselect_every}",
+                field="selection.reselect_every",
             )
 
 

@@ -105,12 +105,12 @@ class DeleteReceipt:
 class Usage:
     prompt_tokens: int  # cached and new input together
     cached_tokens: int  # of those, served from a cache
-    kept_tokens: int  # cached tokens this answer attended to; mean over the layer groups
+    kept_tokens: int  # cached tokens this answer attended to at a time; mean over the layer groups
     generated_tokens: int
     source_tier: Tier | None  # where the cached tokens came from; None when all were computed
     miss_reason: MissReason | None
     diverged_at: int | None  # first token that differs from the nearest cached prompt
-    fidelity: float
+    fidelity: float  # share of the leaders' attention mass in the windows read; of several choices the lowest
     time_to_first_token_s: float
     queue_s: float
     blocks_fetched: int
@@ -119,6 +119,7 @@ class Usage:
     device_bytes: (
         int  # held of the cached prompt for this answer: blocks of cache and answer, each once, leader keys
     )
+    selections: int  # how often the windows were chosen for this answer, by the question or by what was generated
     tail_bytes: int  # blocks with the KV of the new input and of the answer
     is_recomputed: bool  # lost or corrupt bytes were computed again from the prompt's tokens
 

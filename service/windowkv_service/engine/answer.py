@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from windowkv_service.domain.requests import GenerateRequest, QuestionSelection
 from windowkv_service.domain.results import GenerateChunk, Usage
+from windowkv_service.engine.choosing import Choosing
 from windowkv_service.engine.ground import ground_on_cache, ground_on_prompt
-from windowkv_service.engine.question import Question, choose_ground
+from windowkv_service.engine.question import Question
 from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.sequence import Decoding, Emit, Sequence
 from windowkv_service.engine.task import TURN, Until, Walk
@@ -67,8 +68,9 @@ def _answer(
         longest = min(request.sampling.max_tokens, resources.model.max_tokens - question.num_prompt)
         yield from question.take_tail(resources, longest)
         try:
-            yield from choose_ground(resources, request, question)
-            sequence = yield from _speak(resources, request, question, emit, longest, fresh_seed)
+            choosing = Choosing(resources, request, question)
+            yield from choosing.first()
+            sequence = yield from _speak(resources, request, question, choosing, emit, longest, fresh_seed)
         finally:
             question.release_tail(resources)
         usage = _usage(question, sequence, watch)
@@ -83,24 +85,29 @@ def _speak(
     resources: Resources,
     request: GenerateRequest,
     question: Question,
+    choosing: Choosing,
     emit: Emit,
     longest: int,
     fresh_seed: int,
 ) -> Walk[Sequence]:
-    """The answering pass over the chosen windows, then one token per step with the batch."""
+    """The answering pass over the chosen windows, then one token per step with the batch, in turns with new choices."""
     tables = question.tables(resources)
     eos_ids = resources.model.eos_ids
     sampler = SamplerState.make(request.sampling, question.prompt_ids, eos_ids, fresh_seed=fresh_seed)
     text = AnswerText(resources.model.tokenizer.stream(), request.sampling.stop)
     sequence = Sequence(tables, sampler, text, emit, num_prompt=question.num_prompt, max_tokens=longest)
+    sequence.pause_at = choosing.due(0)
     for first, ids, positions in question.chunks(resources):
         yield TURN
         logits = resources.runner.logits(ids, positions, tables.rows(first, first + ids.shape[1]))
     sequence.accept(sample(logits, [sampler])[0])
-    if sequence.finish_reason is None:
+    while sequence.finish_reason is None:
+        if sequence.is_due:
+            yield from choosing.again(sequence)
+            sequence.pause_at = choosing.due(sequence.num_generated)
         yield Decoding(sequence)
-    if sequence.fault is not None:
-        raise sequence.fault
+        if sequence.fault is not None:
+            raise sequence.fault
     return sequence
 
 
@@ -123,6 +130,7 @@ def _usage(question: Question, sequence: Sequence, watch: Stopwatch) -> Usage:
         bytes_fetched=report.num_bytes,
         fetch_s=report.seconds,
         device_bytes=ground.device_bytes,
+        selections=ground.num_choices,
         tail_bytes=question.tail_bytes(sequence.position),
         is_recomputed=report.is_recomputed,
     )

@@ -8,18 +8,20 @@ import torch
 
 from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.sequence import Sequence
-from windowkv_service.engine.tables import BatchTables
+from windowkv_service.engine.tables import BatchTables, BlockTables
 from windowkv_service.model.sampler import SamplerBatch
 
 
 class DecodeBatch:
-    """Keeps the padded tables, and what sampling needs on the device, while the same sequences run on."""
+    """Keeps the padded tables, and what sampling needs on the device, while the same sequences run on the same
+    tables."""
 
     def __init__(self, resources: Resources) -> None:
         self._runner = resources.runner
         self._metrics = resources.metrics.requests
         self._model = resources.model
         self._sequences: list[Sequence] = []
+        self._batched: list[BlockTables] = []
         self._tables: BatchTables | None = None
         self._sampler: SamplerBatch | None = None
 
@@ -41,10 +43,12 @@ class DecodeBatch:
             self._metrics.token_after(sequence.last_token_time - before)
 
     def _parts_of(self, sequences: Many[Sequence]) -> tuple[BatchTables, SamplerBatch]:
-        if self._tables is None or self._sampler is None or self._sequences != list(sequences):
+        batched = [sequence.tables for sequence in sequences]
+        if self._tables is None or self._batched != batched:  # one that chose windows anew has new tables
+            self._batched = batched
+            self._tables = BatchTables(batched, self._model.layout.window_size)
+        if self._sampler is None or self._sequences != list(sequences):
             self._sequences = list(sequences)
-            window_size = self._model.layout.window_size
-            self._tables = BatchTables([sequence.tables for sequence in sequences], window_size)
             states = [sequence.sampler for sequence in sequences]
             self._sampler = SamplerBatch(states, self._model.vocab_size, self._model.device)
         return self._tables, self._sampler

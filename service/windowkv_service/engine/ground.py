@@ -22,7 +22,10 @@ UNCOMPRESSED = Compression(method="full", kept_ratio=1.0, retention=Retention.SE
 
 @dataclass
 class Ground:
-    """claim and fidelity change when a question chooses windows of its own, which it does where mode is QUESTION."""
+    """claim changes when a question chooses windows of its own, which it does where mode is QUESTION, once or more.
+
+    fidelity: of the windows that are read; of several choices the lowest. num_choices: how many a question made.
+    """
 
     prompt: Prompt
     claim: Claim
@@ -33,11 +36,22 @@ class Ground:
     entry: Entry | None = None
     index: LeaderIndex | None = None
     diverged_at: int | None = None
+    num_choices: int = 0
+    _most_bytes: int = 0
+
+    def chosen(self, fidelity: float) -> None:
+        """The claim is of a choice that captured so much."""
+        self.fidelity = min(self.fidelity, fidelity) if self.num_choices else fidelity
+        self.num_choices += 1
+        self._most_bytes = max(self._most_bytes, self._held_bytes())
 
     @property
     def device_bytes(self) -> int:
-        """What the device holds of the prompt for this answer: the entry's blocks, the answer's, each block once, and
-        the leader keys."""
+        """The most that the device held of the prompt for this answer at any time: the entry's blocks, the answer's,
+        each block once, and the leader keys."""
+        return max(self._most_bytes, self._held_bytes())
+
+    def _held_bytes(self) -> int:
         held = self.claim.windows if self.entry is None else _union(self.claim.windows, self.entry.resident)
         return self.prompt.block_bytes(held) + (0 if self.index is None else self.index.size_bytes)
 

@@ -32,6 +32,7 @@ class Sequence:
         self._emit = emit
         self._num_prompt = num_prompt
         self._max_tokens = max_tokens
+        self.pause_at: int | None = None  # after so many generated tokens it leaves the batch to choose windows again
         self.finish_reason: FinishReason | None = None
         self.fault: Exception | None = None  # what broke this answer; its neighbours go on
         self.first_token_time: float | None = None
@@ -40,6 +41,11 @@ class Sequence:
     @property
     def num_generated(self) -> int:
         return len(self.sampler.generated_ids)
+
+    @property
+    def is_due(self) -> bool:
+        """It is time to choose windows again."""
+        return self.pause_at is not None and self.num_generated >= self.pause_at
 
     @property
     def last_token(self) -> int:
@@ -81,10 +87,11 @@ class Sequence:
 
 
 class Decoding:
-    """The wait of a walk whose sequence decodes with the batch; the worker ends it when the sequence has finished."""
+    """The wait of a walk whose sequence decodes with the batch; over when the sequence has finished or is to pause."""
 
     def __init__(self, sequence: Sequence) -> None:
         self.sequence = sequence
 
     def is_over(self) -> bool:
-        return self.sequence.finish_reason is not None or self.sequence.fault is not None
+        sequence = self.sequence
+        return sequence.finish_reason is not None or sequence.fault is not None or sequence.is_due

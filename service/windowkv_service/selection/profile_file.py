@@ -4,7 +4,9 @@ Groups are written as the layers they hold: how storage is cut into layer groups
 calibration.
 
     {"format": 1, "leaders": [{"layer": 1, "leads": [0, 1, 2, 3]}], "index_bits": 4, "vote_tokens": 16,
-     "top_p": null, "keep_first": true, "keep_last_windows": 1}
+     "top_p": null, "keep_first": true, "keep_last_windows": 1, "reselect_every": 0}
+
+reselect_every may be left out.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ class _ProfileRecord(BaseModel):
     top_p: int | None = Field(ge=1)
     keep_first: bool
     keep_last_windows: int = Field(ge=0)
+    reselect_every: int = Field(default=0, ge=0)
 
 
 def load_profile(model_dir: Path, layout: KVLayout) -> QuestionProfile:
@@ -62,6 +65,7 @@ def load_profile(model_dir: Path, layout: KVLayout) -> QuestionProfile:
         record.top_p,
         record.keep_first,
         record.keep_last_windows,
+        record.reselect_every,
     )
     profile.check(layout)
     return profile
@@ -84,6 +88,7 @@ def save_profile(model_dir: Path, profile: QuestionProfile, layout: KVLayout) ->
         "top_p": profile.top_p,
         "keep_first": profile.keep_first,
         "keep_last_windows": profile.keep_last_windows,
+        "reselect_every": profile.reselect_every,
     }
     path = model_dir / PROFILE_NAME
     path.write_text(json.dumps(record, indent=2) + "\n")

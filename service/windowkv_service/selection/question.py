@@ -34,6 +34,7 @@ class QuestionProfile:
     vote_tokens: so many of the question's last tokens vote.
     top_p: windows rank by the mean of their top_p largest token scores; None: by the plain mean.
     keep_first: window 0 stays. keep_last_windows: so do so many last ones. Neither where hardly anything fits.
+    reselect_every: so many generated tokens after a choice the windows are chosen again; 0: never.
     """
 
     leaders: tuple[Leader, ...]
@@ -42,6 +43,7 @@ class QuestionProfile:
     top_p: int | None = None
     keep_first: bool = True
     keep_last_windows: int = 1
+    reselect_every: int = 0
 
     def __post_init__(self) -> None:
         _require(len(self.leaders) > 0, "a profile needs a leader")
@@ -50,6 +52,7 @@ class QuestionProfile:
         _require(self.vote_tokens >= 1, f"vote_tokens must be at least 1, not {self.vote_tokens}")
         _require(self.top_p is None or self.top_p >= 1, f"top_p must be at least 1, not {self.top_p}")
         _require(self.keep_last_windows >= 0, "keep_last_windows must not be negative")
+        _require(self.reselect_every >= 0, "reselect_every must not be negative")
 
     @property
     def layers(self) -> tuple[int, ...]:

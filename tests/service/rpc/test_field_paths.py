@@ -38,6 +38,7 @@ DETOKENIZE = model_pb2.DetokenizeRequest()
         (GENERATE, "input.messages.messages[0].role", "input.messages.messages[0].role"),
         (GENERATE, "sampling.top_p", "sampling.top_p"),
         (GENERATE, "selection.kept_ratio", "selection.kept_ratio"),
+        (GENERATE, "selection.reselect_every", "selection.reselect_every"),
         (DETOKENIZE, "token_ids[2]", "token_ids[2]"),
         (GET, "nothing.like.it", "nothing.like.it"),
     ],

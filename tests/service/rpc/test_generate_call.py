@@ -82,9 +82,9 @@ async def test_an_explicit_zero_is_not_an_absent_value(wire: ServedWire) -> None
 @pytest.mark.parametrize("mode", QuestionSelection)
 async def test_selection_options_arrive(wire: ServedWire, mode: QuestionSelection) -> None:
     number = generation_pb2.QuestionSelection.Value(f"QUESTION_SELECTION_{mode.name}")
-    selection = generation_pb2.Selection(mode=number, kept_ratio=0.5)
+    selection = generation_pb2.Selection(mode=number, kept_ratio=0.5, reselect_every=0)
     request = await asked(wire, input=text("hi"), selection=selection)
-    assert (request.selection, request.kept_ratio) == (mode, 0.5)
+    assert (request.selection, request.kept_ratio, request.reselect_every) == (mode, 0.5, 0)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ async def test_usage_arrives_whole(wire: ServedWire) -> None:
         "fidelity",
         "blocks_fetched",
     )
-    for name in (*plain, "bytes_fetched", "device_bytes", "tail_bytes", "is_recomputed"):
+    for name in (*plain, "bytes_fetched", "device_bytes", "tail_bytes", "selections", "is_recomputed"):
         assert getattr(usage, name) == getattr(USAGE, name), name
     assert usage.source_tier == types_pb2.TIER_REDIS
     assert usage.miss_reason == generation_pb2.MISS_REASON_UNSPECIFIED

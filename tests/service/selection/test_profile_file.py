@@ -29,7 +29,7 @@ RECORD = {
 
 def test_a_saved_profile_is_read_back_as_it_was(tmp_path):
     layout = make_layout(6, group_size=2)
-    profile = QuestionProfile((Leader(3, (0, 2)), Leader(2, (1,))), 8, 5, 3, False, 0)
+    profile = QuestionProfile((Leader(3, (0, 2)), Leader(2, (1,))), 8, 5, 3, False, 0, 7)
     assert save_profile(tmp_path, profile, layout) == tmp_path / PROFILE_NAME
     assert load_profile(tmp_path, layout) == profile
 
@@ -66,6 +66,7 @@ def test_without_a_file_the_default_rule_applies(tmp_path):
                 {"top_p": 0},
                 {"keep_first": 1},
                 {"keep_last_windows": -1},
+                {"reselect_every": -1},
                 {"surprise": 1},
             )
         ),

@@ -19,7 +19,7 @@ def to_generate_request(
 ) -> GenerateRequest:
     """All but the tokens."""
     check_model(request.model, model)
-    mode, kept_ratio = request.selection.mode, request.selection.kept_ratio
+    selection = request.selection
     return GenerateRequest(
         request_id=call.request_id,
         tenant=call.tenant,
@@ -27,8 +27,11 @@ def to_generate_request(
         token_ids=(),
         cache=check_cache_name(request.cache, "cache") if request.cache else None,
         sampling=to_sampling(request.sampling),
-        selection=QUESTION_SELECTION.to_domain(mode, "selection.mode", default=QuestionSelection.AUTO),
-        kept_ratio=kept_ratio if request.selection.HasField("kept_ratio") else None,
+        selection=QUESTION_SELECTION.to_domain(
+            selection.mode, "selection.mode", default=QuestionSelection.AUTO
+        ),
+        kept_ratio=selection.kept_ratio if selection.HasField("kept_ratio") else None,
+        reselect_every=selection.reselect_every if selection.HasField("reselect_every") else None,
     )
 
 
@@ -75,5 +78,6 @@ def _to_wire_usage(usage: Usage) -> generation_pb2.Usage:
         fetch_duration=to_duration(usage.fetch_s),
         device_bytes=usage.device_bytes,
         tail_bytes=usage.tail_bytes,
+        selections=usage.selections,
         is_recomputed=usage.is_recomputed,
     )

@@ -1,0 +1,130 @@
+"""Which windows an answer reads: chosen by its question, and chosen again while it grows.
+
+A choice takes a pass of its own over the windows that are there: it runs the tokens that vote only as far as the last
+leader layer, whose queries score all windows of the prompt. What the pass writes to the tail is written again by the
+pass that follows. KV of the tail that was computed under an earlier choice stays as it is; it never passes for exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from windowkv_service.domain.requests import GenerateRequest, QuestionSelection
+from windowkv_service.engine.budget import block_budget
+from windowkv_service.engine.entries import claim_windows
+from windowkv_service.engine.question import Question
+from windowkv_service.engine.resources import Resources
+from windowkv_service.engine.sequence import Sequence
+from windowkv_service.engine.tables import BlockTables
+from windowkv_service.engine.task import TURN, Walk
+from windowkv_service.model.attention import LeadersHeard, Terms
+from windowkv_service.selection.base import WindowSelection
+from windowkv_service.selection.question import QuestionProfile, choose_windows
+
+Chunk = tuple[int, Tensor, Tensor]  # first place in the tail, token ids [1, m], positions [1, m]
+
+
+class Listener:
+    """Hears the leaders' queries of the last tokens of a pass, over as many chunks as it takes.
+
+    queries: leader layer → [num_heads, at most num_votes, head_dim].
+    """
+
+    def __init__(self, profile: QuestionProfile, num_votes: int) -> None:
+        self._layers = frozenset(profile.layers)
+        self._last_layer = max(self._layers)
+        self._num_votes = num_votes
+        self.queries: dict[int, Tensor] = {}
+        self.terms: dict[int, Terms] = {}
+
+    def __call__(self, layer: int, queries: Tensor, terms: Terms) -> None:
+        if layer in self._layers:
+            seen = self.queries.get(layer)
+            joined = queries[0] if seen is None else torch.cat([seen, queries[0]], dim=1)
+            self.queries[layer] = joined[:, -self._num_votes :]
+            self.terms[layer] = terms
+        if layer == self._last_layer:
+            raise LeadersHeard
+
+
+class Choosing:
+    """The choices of one answer, on a ground whose mode says that the question makes them."""
+
+    def __init__(self, resources: Resources, request: GenerateRequest, question: Question) -> None:
+        self._resources = resources
+        self._question = question
+        self._ground = ground = question.ground
+        self._is_ours = ground.mode is QuestionSelection.QUESTION
+        self._every = 0
+        if self._is_ours:
+            assert ground.entry is not None and ground.index is not None
+            self._entry, self._index, self._profile = ground.entry, ground.index, ground.index.profile
+            kept_ratio = request.kept_ratio or ground.entry.compression.kept_ratio
+            self._budget_bytes = block_budget(ground.prompt, kept_ratio, ground.index.size_bytes)
+            asked = request.reselect_every
+            self._every = self._profile.reselect_every if asked is None else asked
+
+    def first(self) -> Walk[None]:
+        """By the question, before it is answered."""
+        if self._is_ours:
+            tables = self._question.tables(self._resources)
+            yield from self._choose(
+                self._question.chunks(self._resources), tables, self._profile.vote_tokens
+            )
+        if self._ground.mode is not QuestionSelection.PUBLISHED:
+            self._resources.metrics.requests.selected(self._ground.mode)
+
+    def due(self, num_generated: int) -> int | None:
+        """After how many generated tokens the next choice is made; None: never."""
+        return num_generated + self._every if self._every else None
+
+    def again(self, sequence: Sequence) -> Walk[None]:
+        """By the last tokens of the answer so far, which is not decoding meanwhile."""
+        num_votes = min(self._profile.vote_tokens, self._every, sequence.num_generated)
+        first = sequence.position + 1 - num_votes
+        device = self._resources.model.device
+        chunk = (
+            first - sequence.tables.tail_start,
+            torch.tensor([sequence.sampler.generated_ids[-num_votes:]], device=device),
+            torch.arange(first, first + num_votes, device=device)[None],
+        )
+        if (yield from self._choose([chunk], sequence.tables, num_votes)):
+            sequence.tables = self._question.tables(self._resources)
+
+    def _choose(self, chunks: Iterable[Chunk], tables: BlockTables, num_votes: int) -> Walk[bool]:
+        """Let the voters choose and bring what they chose; whether that is something else than before."""
+        listener = Listener(self._profile, num_votes)
+        for first, ids, positions in chunks:
+            yield TURN
+            rows = tables.rows(first, first + ids.shape[1])
+            self._resources.runner.listen(ids, positions, rows, listener)
+        selection, ground = self._select(listener), self._ground
+        if is_new := list(map(tuple, ground.claim.windows)) != list(selection.windows):
+            ground.claim = yield from claim_windows(
+                self._resources,
+                self._entry,
+                ground.prompt,
+                selection.windows,
+                ground.report,
+                former=ground.claim,
+            )
+        ground.chosen(selection.fidelity)
+        return is_new
+
+    def _select(self, listener: Listener) -> WindowSelection:
+        layout, num_tokens = self._ground.prompt.layout, self._ground.prompt.num_tokens
+        scores = {
+            layer: self._profile.score(
+                queries,
+                self._index.keys[layer],
+                window_size=layout.window_size,
+                scale=listener.terms[layer].scale,
+                softcap=listener.terms[layer].softcap,
+            )
+            for layer, queries in listener.queries.items()
+        }
+        held = frozenset(self._entry.resident[layout.selectable_groups[0].index])
+        return choose_windows(scores, self._profile, layout, num_tokens, self._budget_bytes, forced=held)
