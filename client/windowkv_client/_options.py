@@ -67,7 +67,9 @@ class GenerateOptions(PromptOptions, SamplingOptions, total=False):
 
     selection: Selection | str  # which windows of a compressed cache the answer attends to
     kept_ratio: float  # of this answer's windows; the cache's own when left out
-    reselect_every: int  # choose windows again after so many generated tokens; 0 never; the model's own when left out
+    reselect_every: (
+        int  # choose windows again after so many generated tokens; 0 never; the model's own when left out
+    )
     model: str
     timeout: float  # seconds, for the whole answer
     resume: bool  # go on by itself when the stream breaks; True when left out

@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from windowkv.v1 import cache_pb2, generation_pb2
-from windowkv_client import BadSampling, Cache, InvalidText, TokenOutOfVocabulary, _calls
+from windowkv_client import BadOption, BadSampling, Cache, InvalidText, TokenOutOfVocabulary, _calls
 from windowkv_client._options import SamplingOptions, UpdateOptions
 
 
@@ -89,6 +89,12 @@ def test_a_sampling_value_too_large_for_its_field_is_refused(name: str, value: i
     with pytest.raises(BadSampling) as raised:
         _calls.generate("caches/x", **{name: value})
     assert raised.value.field == f"sampling.{name}"
+
+
+def test_an_option_too_large_for_its_field_is_refused() -> None:
+    with pytest.raises(BadOption) as raised:
+        _calls.generate("caches/x", reselect_every=1 << 40)
+    assert raised.value.field == "selection.reselect_every"
 
 
 def test_an_unknown_option_is_named() -> None:

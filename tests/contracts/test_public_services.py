@@ -219,12 +219,11 @@ def test_a_bad_question_is_refused_with_its_reason(client: Client) -> None:
     refused(lambda: client.generate("aliases/nobody", "x").read(), "CACHE_NOT_FOUND", "cache")
     refused(lambda: client.generate("nonsense", "x").read(), "BAD_NAME", "cache")
     refused(lambda: client.generate(cache, "x", kept_ratio=2.0).read(), "BAD_BUDGET", "selection.kept_ratio")
-    for every in (-1, 1 << 40):
-        refused(
-            lambda every=every: client.generate(cache, "x", reselect_every=every).read(),
-            "BAD_OPTION",
-            "selection.reselect_every",
-        )
+    refused(
+        lambda: client.generate(cache, "x", reselect_every=-1).read(),
+        "BAD_OPTION",
+        "selection.reselect_every",
+    )
     refused(lambda: client.generate(cache, "x", model="another").read(), "MODEL_MISMATCH", "model")
     refused(lambda: client.generate(cache, "a" * MAX_TOKENS).read(), "PROMPT_TOO_LONG", "input")
 

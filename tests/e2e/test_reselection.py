@@ -77,7 +77,9 @@ def test_choices_are_made_after_every_so_many_tokens(
 def test_the_fidelity_is_that_of_the_worst_choice(client: Client, cache: Cache) -> None:
     assert walk(client, cache, reselect_every=1).usage.fidelity > 0.99
     assert walk(client, cache, max_tokens=1).usage.fidelity > 0.99
-    astray = walk(client, cache, reselect_every=3)  # it has said what nobody stated, and looks for what follows
+    astray = walk(
+        client, cache, reselect_every=3
+    )  # it has said what nobody stated, and looks for what follows
     assert astray.usage.fidelity < 0.9
 
 
@@ -155,8 +157,8 @@ def test_the_models_profile_says_how_often_unless_the_request_does(model: Path, 
     profile = json.loads((model / "windowkv_profile.json").read_text())
     save_chain_model(tmp_path)
     (tmp_path / "windowkv_profile.json").write_text(json.dumps(profile | {"reselect_every": 1}))
-    with running(model=str(tmp_path), window_size=WINDOW, device_tier_bytes=1 << 22) as service:
-        with asking(service) as client:
-            cache = client.caches.create(token_ids=DOCUMENT, kept_ratio=SMALL)
-            assert walk(client, cache).token_ids == STEPS
-            assert walk(client, cache, reselect_every=0).usage.selections == 1
+    settings = {"model": str(tmp_path), "window_size": WINDOW, "device_tier_bytes": 1 << 22}
+    with running(**settings) as service, asking(service) as client:
+        cache = client.caches.create(token_ids=DOCUMENT, kept_ratio=SMALL)
+        assert walk(client, cache).token_ids == STEPS
+        assert walk(client, cache, reselect_every=0).usage.selections == 1

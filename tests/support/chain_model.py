@@ -1,14 +1,15 @@
 """A model that walks chains which a document states in pairs: name, and in other letters the name that comes next.
 
 Two layers, set by hand: the first writes into every token which one came just before it, the second looks for the token
-that was preceded by the one at hand, and says the name that it stands for. So what answers each step is one place of the
-prompt, and which place is known only when the step before has been said.
+that was preceded by the one at hand, and says the name that it stands for. So what answers each step is one place of
+the prompt, and which place is known only when the step before has been said.
 """
 
 from __future__ import annotations
 
 import json
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -60,7 +61,7 @@ def document(chain: list[int], num_tokens: int, seed: int) -> list[int]:
     draw = random.Random(seed)
     ids = [draw.choice(FILLER) for _ in range(num_tokens)]
     places = draw.sample(range(10, num_tokens // 2 - 10), len(chain) - 1)
-    for place, step in zip(places, zip(chain, chain[1:], strict=False), strict=True):
+    for place, step in zip(places, pairwise(chain), strict=True):
         ids[2 * place : 2 * place + 2] = [step[0], step[1] + OTHER_LETTERS]
     return ids
 

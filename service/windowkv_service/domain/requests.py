@@ -133,7 +133,9 @@ class GenerateRequest:
     sampling: Sampling = Sampling()
     selection: QuestionSelection = QuestionSelection.AUTO
     kept_ratio: float | None = None  # of this question's table; None: the cache's own
-    reselect_every: int | None = None  # generated tokens between choices; 0: one choice; None: the model's profile
+    reselect_every: int | None = (
+        None  # generated tokens between choices; 0: one choice; None: the model's profile
+    )
     deadline: float | None = None  # time.monotonic() seconds
 
     def __post_init__(self) -> None:

@@ -119,7 +119,9 @@ class Usage:
     device_bytes: (
         int  # held of the cached prompt for this answer: blocks of cache and answer, each once, leader keys
     )
-    selections: int  # how often the windows were chosen for this answer, by the question or by what was generated
+    selections: (
+        int  # how often the windows were chosen for this answer, by the question or by what was generated
+    )
     tail_bytes: int  # blocks with the KV of the new input and of the answer
     is_recomputed: bool  # lost or corrupt bytes were computed again from the prompt's tokens
 

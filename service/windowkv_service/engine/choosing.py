@@ -71,9 +71,7 @@ class Choosing:
         """By the question, before it is answered."""
         if self._is_ours:
             tables = self._question.tables(self._resources)
-            yield from self._choose(
-                self._question.chunks(self._resources), tables, self._profile.vote_tokens
-            )
+            yield from self._choose(self._question.chunks(self._resources), tables, self._profile.vote_tokens)
         if self._ground.mode is not QuestionSelection.PUBLISHED:
             self._resources.metrics.requests.selected(self._ground.mode)
 

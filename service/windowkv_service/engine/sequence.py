@@ -32,7 +32,9 @@ class Sequence:
         self._emit = emit
         self._num_prompt = num_prompt
         self._max_tokens = max_tokens
-        self.pause_at: int | None = None  # after so many generated tokens it leaves the batch to choose windows again
+        self.pause_at: int | None = (
+            None  # after so many generated tokens it leaves the batch to choose windows again
+        )
         self.finish_reason: FinishReason | None = None
         self.fault: Exception | None = None  # what broke this answer; its neighbours go on
         self.first_token_time: float | None = None
