@@ -27,7 +27,7 @@ from windowkv_service.model.loader import LoadedModel, ModelOptions, load
 from windowkv_service.model.runner import Runner
 from windowkv_service.rpc.server import Server, ServerSettings
 from windowkv_service.rpc.tls import TlsFiles
-from windowkv_service.selection import QuestionProfile, load_profile, selectors
+from windowkv_service.selection import QuestionProfile, load_profile, question_profiles, selectors
 from windowkv_service.telemetry import Metrics, get_logger
 
 log = get_logger(__name__)
@@ -88,7 +88,7 @@ def build_resources(
         store=PrefixStore(clock, pools, events=events),
         transfers=transfers,
         selectors=methods,
-        profile=profile,
+        profiles=question_profiles(profile, model.layout),
         metrics=metrics,
         limits=_limits(settings),
         secret=settings.secret.get_secret_value().encode(),

@@ -26,6 +26,14 @@ def test_with_the_question_in_sight_ours_chooses_once_and_pays_for_no_leader_key
     assert (visible.selection, visible.retention) == (Selection.PUBLISHED, Retention.SELECTED)
 
 
+@pytest.mark.parametrize("question", Visibility)
+def test_with_quest_every_question_chooses(question: Visibility) -> None:
+    assert (arm("quest", question).selection, arm("quest", question).retention) == (
+        Selection.QUESTION,
+        Retention.FULL,
+    )
+
+
 def test_a_control_is_the_same_method_answered_otherwise() -> None:
     control = arm("windowkv@full")
     assert (control.method.selector, control.method.name) == ("windowkv", "windowkv@full")

@@ -18,7 +18,8 @@ def resident_of(
 ) -> Windows:
     """The windows that an entry holds on the device while nobody asks. With leader keys every question chooses its own:
     then only those that any choice begins with, and the rest of the budget is the question's. Else those chosen."""
-    if index_bytes == 0 or resources.profile is None:
+    profile = resources.profiles.get(compression.method)
+    if index_bytes == 0 or profile is None:
         return chosen
     budget = block_budget(prompt, compression.kept_ratio, index_bytes)
-    return resident_windows(resources.profile, prompt.layout, prompt.num_tokens, budget)
+    return resident_windows(profile, prompt.layout, prompt.num_tokens, budget)

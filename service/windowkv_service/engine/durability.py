@@ -56,7 +56,8 @@ def _all_frames(resources: Resources, entry: Entry) -> Walk[list[Frame]]:
         claim.release()
     index = yield from _stored(resources, entry, entry.index_addresses, FrameKind.INDEX)
     if index is None:
-        _, index = yield from rebuild_index(resources, prompt, report)
+        profile = resources.profiles[entry.compression.method]
+        _, index = yield from rebuild_index(resources, prompt, profile, report)
     return frames + index
 
 

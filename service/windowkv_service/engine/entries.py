@@ -58,8 +58,9 @@ def make_resident(resources: Resources, entry: Entry, report: FetchReport) -> Wa
 def _resident_of(resources: Resources, entry: Entry, prompt: Prompt) -> Windows:
     """By today's leaders: the index that comes back is theirs."""
     index_bytes = 0
-    if entry.profile_digest and resources.profile is not None:
-        index_bytes = resources.profile.index_bytes(prompt.layout, prompt.num_tokens)
+    profile = resources.profiles.get(entry.compression.method)
+    if entry.profile_digest and profile is not None:
+        index_bytes = profile.index_bytes(prompt.layout, prompt.num_tokens)
     return resident_of(resources, prompt, entry.compression, entry.windows, index_bytes)
 
 
@@ -67,19 +68,21 @@ def _restore_index(
     resources: Resources, entry: Entry, prompt: Prompt, report: FetchReport
 ) -> Walk[LeaderIndex | None]:
     """From its pieces; where they are lost, or of other leaders than today's, from the prompt itself."""
-    if not entry.profile_digest or resources.profile is None:
+    profile = resources.profiles.get(entry.compression.method)
+    if not entry.profile_digest or profile is None:
         return None
-    if entry.profile_digest == resources.profile.digest:
-        addresses = index_addresses(prompt, resources.profile)
+    if entry.profile_digest == profile.digest:
+        addresses = index_addresses(prompt, profile)
         ttl_s = seconds_left(resources, entry)
         fetched = yield from fetch(resources, addresses, FrameKind.INDEX, report, ttl_s)
         frames = [frame for frame in fetched.found if isinstance(frame, Frame)]
-        index = assemble_index(prompt, resources.profile, frames, resources.model.device)
+        model = resources.model
+        index = assemble_index(prompt, profile, frames, dtype=model.dtype, device=model.device)
         if index is not None:
             return index
         report.lose(fetched)
     report.is_recomputed = True
-    index, frames = yield from rebuild_index(resources, prompt, report)
+    index, frames = yield from rebuild_index(resources, prompt, profile, report)
     former = resources.store.reindex(
         entry, index.profile.digest, index.pieces, [frame.address for frame in frames]
     )

@@ -12,23 +12,22 @@ from math import ceil
 
 import torch
 
-import windowkv_kernels as kernels
-from windowkv_kernels import QuantizedKeys
 from windowkv_service.cache.frame import Frame, FrameKind
 from windowkv_service.domain.keys import Address
 from windowkv_service.engine.prompt import Prompt
 from windowkv_service.kv.buffers import Staging
-from windowkv_service.selection.question import QuestionProfile
+from windowkv_service.kv.layout import KVLayout
+from windowkv_service.selection.question import LeaderKeys, QuestionProfile
 
 PIECE_BYTES = (1 << 20) - 4096  # a Redis value of a power of two costs a quarter more memory
 
 
 @dataclass(frozen=True)
 class LeaderIndex:
-    """keys: leader layer → its keys of all tokens, in the profile's order of leaders."""
+    """keys: leader layer → its keys of all tokens as the profile holds them, in its order of leaders."""
 
     profile: QuestionProfile
-    keys: Mapping[int, QuantizedKeys]
+    keys: Mapping[int, LeaderKeys]
 
     @property
     def size_bytes(self) -> int:
@@ -40,11 +39,10 @@ class LeaderIndex:
         return tuple((layer, ceil(keys.size_bytes / PIECE_BYTES)) for layer, keys in self.keys.items())
 
     @classmethod
-    def build(cls, profile: QuestionProfile, staging: Staging, num_tokens: int) -> LeaderIndex:
-        keys = {
-            layer: kernels.quantize_keys(staging.keys(layer, num_tokens), bits=profile.index_bits)
-            for layer in profile.layers
-        }
+    def build(
+        cls, profile: QuestionProfile, layout: KVLayout, staging: Staging, num_tokens: int
+    ) -> LeaderIndex:
+        keys = {layer: profile.index_of(staging.keys(layer, num_tokens), layout) for layer in profile.layers}
         return cls(profile, keys)
 
     def frames(self, addresses: Sequence[Address]) -> list[Frame]:
@@ -67,7 +65,12 @@ def index_addresses(prompt: Prompt, profile: QuestionProfile) -> list[Address]:
 
 
 def assemble_index(
-    prompt: Prompt, profile: QuestionProfile, frames: Sequence[Frame], device: torch.device
+    prompt: Prompt,
+    profile: QuestionProfile,
+    frames: Sequence[Frame],
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> LeaderIndex | None:
     """The index from its pieces in the order of index_addresses; None when they are not of its size."""
     data = b"".join(frame.payload for frame in frames)
@@ -75,12 +78,8 @@ def assemble_index(
     if len(data) != size * len(profile.layers):
         return None
     keys = {
-        layer: QuantizedKeys.from_bytes(
-            data[number * size : (number + 1) * size],
-            num_tokens=prompt.num_tokens,
-            num_kv_heads=prompt.layout.num_kv_heads,
-            head_dim=prompt.layout.head_dim,
-            bits=profile.index_bits,
+        layer: profile.restore(
+            data[number * size : (number + 1) * size], prompt.layout, prompt.num_tokens, dtype
         ).to(device)
         for number, layer in enumerate(profile.layers)
     }

@@ -21,6 +21,7 @@ from windowkv_service.kv.snapshot import dtype_name, stage_out
 from windowkv_service.kv.strips import Strips, rounding_bytes
 from windowkv_service.model.attention import Observed
 from windowkv_service.selection.base import Observation, Repeated, Selection, Selector, WindowSelection
+from windowkv_service.selection.question import QuestionProfile
 
 OnProgress = Callable[[PrefillProgress], None]
 
@@ -98,16 +99,15 @@ def prefill_again(
 
 
 def rebuild_index(
-    resources: Resources, prompt: Prompt, report: FetchReport
+    resources: Resources, prompt: Prompt, profile: QuestionProfile, report: FetchReport
 ) -> Walk[tuple[LeaderIndex, list[Frame]]]:
     """The leader keys were lost, or are of other leaders than today's: make them from the prompt. Answers them, and
     the frames to keep below."""
-    assert resources.profile is not None
     yield from resources.staging_free()
     with resources.stage(prompt.num_tokens) as staging:
         yield from _restage_all(resources, prompt, staging, report)
-        index = LeaderIndex.build(resources.profile, staging, prompt.num_tokens)
-    return index, index.frames(index_addresses(prompt, resources.profile))
+        index = LeaderIndex.build(profile, prompt.layout, staging, prompt.num_tokens)
+    return index, index.frames(index_addresses(prompt, profile))
 
 
 def _restage_all(resources: Resources, prompt: Prompt, staging: Staging, report: FetchReport) -> Walk[None]:
@@ -147,14 +147,10 @@ def _make_index(
     resources: Resources, prompt: Prompt, compression: Compression, staging: Staging
 ) -> LeaderIndex | None:
     """Leader keys, where a later question may choose again: all windows are kept below, not all of them here."""
-    if (
-        _is_full(prompt, compression)
-        or resources.selectors[compression.method].chooses_tokens
-        or compression.retention is not Retention.FULL
-        or resources.profile is None
-    ):
+    profile = resources.profiles.get(compression.method)
+    if profile is None or _is_full(prompt, compression) or compression.retention is not Retention.FULL:
         return None
-    return LeaderIndex.build(resources.profile, staging, prompt.num_tokens)
+    return LeaderIndex.build(profile, prompt.layout, staging, prompt.num_tokens)
 
 
 def _choose(

@@ -58,7 +58,7 @@ class Resources:
     store: PrefixStore
     transfers: Transfers
     selectors: Mapping[str, Selector]
-    profile: QuestionProfile | None  # None: no layer of the model has anything to select
+    profiles: Mapping[str, QuestionProfile]  # method → how its questions choose; without one, none does
     metrics: Metrics
     limits: Limits
     secret: bytes

@@ -41,10 +41,11 @@ class Method:
         return self.selector == "full"
 
     def selects(self, *, is_visible: bool) -> Selection:
-        """Ours lets a hidden question choose its windows; every other choice is made once, at prefill."""
+        """Ours lets a hidden question choose its windows, Quest every one; all others choose once, at prefill."""
         if self.selection is not None:
             return self.selection
-        return Selection.QUESTION if self.selector == OURS and not is_visible else Selection.PUBLISHED
+        chooses = self.selector == "quest" or (self.selector == OURS and not is_visible)
+        return Selection.QUESTION if chooses else Selection.PUBLISHED
 
     def retains(self, *, is_visible: bool) -> Retention:
         """Only where an answer may read other windows are they kept below, and leader keys charged for."""

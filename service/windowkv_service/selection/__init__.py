@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from windowkv_service.kv.layout import KVLayout
 from windowkv_service.selection.base import (
     Leader,
     Observation,
@@ -18,6 +19,8 @@ from windowkv_service.selection.keydiff import keydiff
 from windowkv_service.selection.kvzip import kvzip
 from windowkv_service.selection.profile_file import PROFILE_NAME, load_profile, save_profile
 from windowkv_service.selection.pyramidkv import pyramidkv
+from windowkv_service.selection.quest import NAME as QUEST
+from windowkv_service.selection.quest import quest, quest_profile
 from windowkv_service.selection.question import (
     QuestionProfile,
     choose_windows,
@@ -47,6 +50,7 @@ __all__ = [
     "choose_windows",
     "default_profile",
     "load_profile",
+    "question_profiles",
     "resident_windows",
     "save_profile",
     "selectors",
@@ -60,8 +64,17 @@ def selectors(profile: QuestionProfile | None) -> dict[str, Selector]:
     ours = WindowKV(leaders=())
     if profile is not None:
         ours = WindowKV(leaders=profile.leaders, vote_tokens=profile.vote_tokens, top_p=profile.top_p)
-    methods: list[Selector] = [ours, published(), Full(), RandomWindows(), StreamingLLM()]
+    methods: list[Selector] = [ours, published(), Full(), RandomWindows(), StreamingLLM(), quest()]
     return {method.name: method for method in methods} | token_selectors()
+
+
+def question_profiles(profile: QuestionProfile | None, layout: KVLayout) -> dict[str, QuestionProfile]:
+    """How questions choose on a cache of each method that keeps windows: as the model's profile says, but for Quest.
+    profile: the model's; None: a model in which nothing can be selected."""
+    if profile is None:
+        return {}
+    windows = [name for name, method in selectors(profile).items() if not method.chooses_tokens]
+    return dict.fromkeys(windows, profile) | {QUEST: quest_profile(layout)}
 
 
 def token_selectors() -> dict[str, Selector]:

@@ -1,85 +1,98 @@
-"""Quest (arXiv 2406.10774): pages are ranked by the most that any of their keys could score.
+"""Quest (arXiv 2406.10774): every layer ranks pages by the most that any of their keys could score.
 
 Code consulted: mit-han-lab/Quest, evaluation/quest_attention.py (MIT).
 
-A page is a window. Of its keys, after RoPE, the minimum and the maximum of every channel are kept; no key in it can
-score more against a query than Σ_c max(q_c · min_c, q_c · max_c).
-
-How an engine holds it: PageBounds stands where a leader's quantized keys stand. build it from a layer's keys, count
-size_bytes, spill to_bytes and take it back from_bytes; at a question, score answers WindowScores as score_leader_keys
-does, so that choice and fidelity are the same code. Every selectable layer group has bounds of its own, of its first
-layer, and is led by it.
+A page is a window. Of its keys, after RoPE, the least and the greatest number of every channel are kept; no key in it
+can score more against a query than Σ_c max(q_c · least_c, q_c · greatest_c). These bounds stand where our own method
+holds its leaders' keys: on the device between questions, counted as stored, spilled with the blocks. Every selectable
+layer group has its own, of its first layer, and is led by it; one token votes, the question's last.
 
 What we do differently:
 - Quest chooses anew for every query head at every generated token, and reads all keys from device memory. Here a
-  question chooses once, for all heads of a group's layers: bounds of all its voting queries and heads become shares
-  of attention (a softmax over pages, a page's tokens counted), and the mean share ranks. Pages that are not chosen
-  need not be on the device.
+  question chooses once, for all heads of a group's layers: the bounds of all query heads become shares of attention (a
+  softmax over pages, a page's tokens counted), and the mean share ranks. Pages that are not chosen need not be on the
+  device.
 - Quest leaves the first two layers dense. Here every byte counts, and they are chosen for like the others.
 - One layer of a group bounds for all of it: 1 / (window_size · layers per group) of the cache, where Quest's metadata
   takes 1 / page size.
+- The queries that choose come of a pass over what the device holds between questions, the first and the last window;
+  in Quest each layer's query comes of layers that have already read what they chose.
+- Before a question, or where only the chosen windows are retained, the first and the most recent windows are kept:
+  Quest drops nothing, and has no choice to make then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from windowkv_kernels import WindowScores
+from windowkv_service.kv.layout import KVLayout
+from windowkv_service.selection.base import Leader
+from windowkv_service.selection.page_bounds import PageBounds
+from windowkv_service.selection.question import LeaderKeys, QuestionProfile
+from windowkv_service.selection.streamingllm import StreamingLLM
+
+NAME = "quest"
 
 
 @dataclass(frozen=True)
-class PageBounds:
-    """low, high: [num_windows, num_kv_heads, head_dim], in the type of the keys; num_tokens: the prompt's."""
+class QuestProfile(QuestionProfile):
+    """A question profile whose index is page bounds; index_bits and top_p have no say."""
 
-    low: Tensor
-    high: Tensor
-    num_tokens: int
-    window_size: int
-
-    @classmethod
-    def build(cls, keys: Tensor, window_size: int) -> PageBounds:
-        """keys: [num_tokens, num_kv_heads, head_dim], after RoPE."""
-        num_tokens = keys.shape[0]
-        padding = -num_tokens % window_size
-        # A ragged page repeats its last key, which changes no bound.
-        whole = torch.cat([keys, keys[-1:].expand(padding, -1, -1)])
-        low, high = whole.view(-1, window_size, *keys.shape[1:]).aminmax(dim=1)
-        return cls(low, high, num_tokens, window_size)
+    vote_tokens: int = 1
 
     @property
-    def size_bytes(self) -> int:
-        return sum(tensor.numel() * tensor.element_size() for tensor in (self.low, self.high))
+    def digest(self) -> bytes:
+        return hashlib.sha256(json.dumps([self.layers, NAME]).encode()).digest()
 
-    @staticmethod
-    def count_bytes(
-        num_tokens: int, num_kv_heads: int, head_dim: int, *, window_size: int, itemsize: int
-    ) -> int:
-        """size_bytes, before there are keys."""
-        return 2 * -(-num_tokens // window_size) * num_kv_heads * head_dim * itemsize
+    def index_bytes(self, layout: KVLayout, num_tokens: int) -> int:
+        return len(self.leaders) * PageBounds.count_bytes(
+            num_tokens,
+            layout.num_kv_heads,
+            layout.head_dim,
+            window_size=layout.window_size,
+            itemsize=layout.itemsize,
+        )
 
-    def bounds(self, queries: Tensor) -> Tensor:
-        """queries [num_heads, m, head_dim] → fp32 [num_heads, m, num_windows], above any key's q·k in the window."""
-        return torch.cat(list(self._bounds_by_kv_head(queries)))
+    def index_of(self, keys: Tensor, layout: KVLayout) -> PageBounds:
+        return PageBounds.build(keys, layout.window_size)
 
-    def score(self, queries: Tensor, *, scale: float, softcap: float | None = None) -> WindowScores:
-        """queries [num_heads, m, head_dim] of a question, after RoPE; all of them vote."""
-        logits = self.bounds(queries) * scale
-        if softcap is not None:
-            logits = torch.tanh(logits / softcap) * softcap
-        shares = (logits + self._num_in_window().log()).softmax(dim=-1).mean(dim=(0, 1))
-        return WindowScores(shares, shares)
+    def restore(
+        self, data: bytes | memoryview, layout: KVLayout, num_tokens: int, dtype: torch.dtype
+    ) -> PageBounds:
+        return PageBounds.from_bytes(
+            data,
+            num_tokens=num_tokens,
+            num_kv_heads=layout.num_kv_heads,
+            head_dim=layout.head_dim,
+            window_size=layout.window_size,
+            dtype=dtype,
+        )
 
-    def _bounds_by_kv_head(self, queries: Tensor) -> Iterator[Tensor]:
-        for head, own in enumerate(queries.float().chunk(self.low.shape[1])):
-            low, high = self.low[:, head].float().t(), self.high[:, head].float().t()
-            # max(q·low, q·high) channel by channel: high where q is positive, low where it is not.
-            yield own.clamp(min=0) @ high + own.clamp(max=0) @ low
+    def score(
+        self,
+        queries: Tensor,
+        keys: Tensor | LeaderKeys,
+        *,
+        window_size: int,
+        scale: float,
+        softcap: float | None = None,
+    ) -> WindowScores:
+        pages = PageBounds.build(keys, window_size) if isinstance(keys, Tensor) else keys
+        assert isinstance(pages, PageBounds)
+        return pages.score(queries[:, -self.vote_tokens :], scale=scale, softcap=softcap)
 
-    def _num_in_window(self) -> Tensor:
-        counts = torch.full((self.low.shape[0],), float(self.window_size), device=self.low.device)
-        counts[-1] = self.num_tokens - (self.low.shape[0] - 1) * self.window_size
-        return counts
+
+def quest_profile(layout: KVLayout) -> QuestProfile:
+    """Every selectable group led by its own first layer."""
+    return QuestProfile(tuple(Leader(group.layers[0], (group.index,)) for group in layout.selectable_groups))
+
+
+def quest() -> StreamingLLM:
+    """What is kept before a question asks."""
+    return StreamingLLM(NAME)

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 import windowkv_kernels as kernels
@@ -20,9 +21,14 @@ from windowkv_service.errors import UnsupportedModel
 from windowkv_service.kv.layout import KVLayout
 from windowkv_service.selection.base import Leader, Windows, WindowSelection
 from windowkv_service.selection.choice import captured_mass, choose, num_fitting
+from windowkv_service.selection.page_bounds import PageBounds
 from windowkv_service.selection.windowkv import join_groups
 
 DEFAULT_TEAM_LAYERS = 8
+
+LeaderKeys = (
+    QuantizedKeys | PageBounds
+)  # what an index holds of one leader: size_bytes, to(device), to_bytes()
 
 
 @dataclass(frozen=True)
@@ -79,16 +85,33 @@ class QuestionProfile:
         )
         return len(self.leaders) * per_leader
 
+    def index_of(self, keys: Tensor, layout: KVLayout) -> LeaderKeys:
+        """What the index holds of a leader whose keys [num_tokens, num_kv_heads, head_dim] are these."""
+        return kernels.quantize_keys(keys, bits=self.index_bits)
+
+    def restore(
+        self, data: bytes | memoryview, layout: KVLayout, num_tokens: int, dtype: torch.dtype
+    ) -> LeaderKeys:
+        """index_of's result from its bytes, on the CPU; ValueError where they are of another size. dtype: the keys'."""
+        return QuantizedKeys.from_bytes(
+            data,
+            num_tokens=num_tokens,
+            num_kv_heads=layout.num_kv_heads,
+            head_dim=layout.head_dim,
+            bits=self.index_bits,
+        )
+
     def score(
         self,
         queries: Tensor,
-        keys: Tensor | QuantizedKeys,
+        keys: Tensor | LeaderKeys,
         *,
         window_size: int,
         scale: float,
         softcap: float | None = None,
     ) -> WindowScores:
         """One leader's scores: queries [num_heads, m, head_dim] of the question, all cached tokens' keys."""
+        assert not isinstance(keys, PageBounds)
         voters = queries[:, -self.vote_tokens :]
         return kernels.score_leader_keys(
             voters, keys, window_size=window_size, scale=scale, top_p=self.top_p, softcap=softcap

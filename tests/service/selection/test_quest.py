@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from observed_prompts import ObservedPrompt, make_layout
 
-from windowkv_service.selection.quest import PageBounds
+from windowkv_service.selection import QuestionProfile
+from windowkv_service.selection.page_bounds import PageBounds
+from windowkv_service.selection.quest import quest_profile
 
 cases = {
     "num_tokens": st.integers(1, 60),
@@ -65,6 +67,36 @@ def test_bytes_are_counted_as_they_are_stored(num_tokens, window_size, heads_per
         num_tokens, 2, head_dim, window_size=window_size, itemsize=keys.to(dtype).element_size()
     )
     assert pages.size_bytes == counted
+
+
+@settings(max_examples=30, deadline=None)
+@given(**cases, dtype=st.sampled_from([torch.float32, torch.bfloat16]))
+def test_bounds_survive_as_bytes(num_tokens, window_size, heads_per_kv, head_dim, seed, dtype):
+    layout = make_layout(1, head_dim=head_dim, window_size=window_size, itemsize=dtype.itemsize)
+    profile = quest_profile(layout)
+    _, keys = observed(num_tokens, heads_per_kv, head_dim, seed)
+    pages = profile.index_of(keys.to(dtype), layout)
+    data = pages.to_bytes()
+    assert len(data) == pages.size_bytes == profile.index_bytes(layout, num_tokens)
+    again = profile.restore(data, layout, num_tokens, dtype)
+    assert torch.equal(again.low, pages.low) and torch.equal(again.high, pages.high)
+    with pytest.raises(ValueError, match="page bounds"):
+        profile.restore(data[:-1], layout, num_tokens, dtype)
+
+
+def test_every_selectable_group_is_led_by_its_own_first_layer():
+    layout = make_layout(7, group_size=2, sliding={0: 16, 3: 16})
+    profile = quest_profile(layout)
+    profile.check(layout)
+    assert profile.layers == (1, 4, 6)
+    assert profile.digest != QuestionProfile(profile.leaders).digest
+
+
+def test_the_questions_last_token_votes():
+    queries, keys = observed(60, 4, 8, 3)
+    profile = quest_profile(make_layout(1))
+    got = profile.score(queries, PageBounds.build(keys, 8), window_size=8, scale=0.3)
+    assert torch.equal(got.score, PageBounds.build(keys, 8).score(queries[:, -1:], scale=0.3).score)
 
 
 def test_with_pages_of_one_token_shares_are_attention():

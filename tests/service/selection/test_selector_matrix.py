@@ -10,7 +10,7 @@ from windowkv_service.domain.requests import Task
 from windowkv_service.selection import Leader, WindowKV, default_profile, selectors
 from windowkv_service.selection.choice import last_windows, num_fitting
 
-NAMES = ["windowkv", "windowkv-published", "full", "random", "streamingllm"]
+NAMES = ["windowkv", "windowkv-published", "full", "random", "streamingllm", "quest"]
 LAYOUTS = {
     "plain": {},
     "ragged": {"num_layers": 7, "group_size": 3},
@@ -72,7 +72,7 @@ def test_the_same_prompt_is_chosen_for_alike(name):
     assert first == second
 
 
-@pytest.mark.parametrize("name", ["windowkv", "random", "streamingllm"])
+@pytest.mark.parametrize("name", ["windowkv", "random", "streamingllm", "quest"])
 @pytest.mark.parametrize("kept_ratio", [0.12, 0.5, 0.9])
 def test_little_of_the_budget_is_left_unused(name, kept_ratio):
     layout = make_layout(4, group_size=1)
