@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from offline.candidates import leader_candidates, leaders_of
+from offline.extra import Extra
 from offline.trial import Trial
 from windowkv_service.kv.layout import KVLayout
 from windowkv_service.selection import Leader
@@ -32,7 +33,8 @@ def experiments(base: Trial, layout: KVLayout) -> Iterator[Experiment]:
     yield Experiment("heads", "How do a leader's heads agree?", _heads(base))
     yield Experiment("joining", "Do several leaders choose better together?", tuple(_joining(base, layout)))
     yield Experiment("index", "How many bits per number of the leader keys?", _index(base))
-    yield Experiment("windows", "How large are windows, and what else is chosen?", _windows(base))
+    yield Experiment("windows", "How large are windows?", _windows(base))
+    yield Experiment("extra", "Does anything beside the best windows help?", _extra(base))
     yield Experiment("always", "What stays whatever its score?", _always(base))
     yield Experiment("shape", "Do lower groups get more windows than upper ones?", _shape(base))
     yield Experiment("digests", "Do digests of the rest help?", _digests(base))
@@ -117,12 +119,22 @@ def _index(base: Trial) -> tuple[Trial, ...]:
 
 
 def _windows(base: Trial) -> tuple[Trial, ...]:
-    sizes = [replace(base, name=f"windows of {size}", window_size=size) for size in (8, 32, 64)]
-    shares = [
-        replace(base, name=f"{share:.0%} of the budget for single tokens", token_share=share)
-        for share in (0.25, 0.5, 1.0)
+    return tuple(replace(base, name=f"windows of {size}", window_size=size) for size in (8, 16, 32, 64))
+
+
+def _extra(base: Trial) -> tuple[Trial, ...]:
+    tried: list[tuple[Extra, float]] = [
+        ("best tokens", 0.25),
+        ("best tokens", 0.5),
+        ("best tokens", 1.0),
+        ("spread windows", 0.5),
+        ("weighted windows", 0.25),
+        ("weighted windows", 0.5),
     ]
-    return (*sizes, *shares)
+    return tuple(
+        replace(base, name=f"{share:.0%} of the budget: {extra}", extra=extra, extra_share=share)
+        for extra, share in tried
+    )
 
 
 def _always(base: Trial) -> tuple[Trial, ...]:
