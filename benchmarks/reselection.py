@@ -35,7 +35,9 @@ def seconds_per_token(client: Client, cache: Cache, question: str, num_tokens: i
     return (time.perf_counter() - started) / (num_tokens - 1)
 
 
-def measure(client: Client, case: Case, num_tokens: int, kept_ratio: float, rounds: int) -> dict[int, list[float]]:
+def measure(
+    client: Client, case: Case, num_tokens: int, kept_ratio: float, rounds: int
+) -> dict[int, list[float]]:
     """Every → its time over that of never, one ratio per round."""
     cache = client.caches.create(case.document, kept_ratio=kept_ratio)
     ratios: dict[int, list[float]] = {every: [] for every in EVERY}
@@ -76,8 +78,8 @@ def main() -> None:
 
     python benchmarks/reselection.py
 
-One stream, {args.generated_tokens} tokens on a cached document of {args.document_tokens:,}, kept ratio {args.kept_ratio}; medians of {args.rounds} rounds in
-one run, {platform.machine()}, one torch thread.
+One stream, {args.generated_tokens} tokens on a cached document of {args.document_tokens:,}, kept ratio
+{args.kept_ratio}; medians of {args.rounds} rounds in one run, {platform.machine()}, one torch thread.
 
 {table(ratios)}
 """

@@ -12,7 +12,9 @@ from offline.trial import Trial
 from windowkv_service.selection import QuestionProfile
 
 GOOD_ENOUGH = 0.99  # of the full cache's score: among leaders as good as this the fewest win
-CLEARLY_WORSE = 0.005  # mean score; the first value of an option that is not clearly worse than the best is kept
+CLEARLY_WORSE = (
+    0.005  # mean score; the first value of an option that is not clearly worse than the best is kept
+)
 
 # What is tried of each option of the profile, the safest and cheapest first.
 OPTIONS: Mapping[str, tuple[object, ...]] = {

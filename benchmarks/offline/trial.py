@@ -26,6 +26,8 @@ Joining = Literal["own", "mean", "max", "peaked"]
 class Trial:
     """A question profile as the service has it, and what only experiments have.
 
+    recent: so many last tokens vote when an answer chooses anew; None: as in the service, those since the last choice,
+        at most as many as of the question.
     window_size: None: the layout's. index_bits: None: the profile's; 2, 16 and 32 are possible here.
     adds_top: score = the statistic + the largest token score. heads: how a leader's heads are combined.
     joining: own: every leader chooses for its team; else their votes are joined and choose for all layers.
@@ -39,8 +41,7 @@ class Trial:
     profile: QuestionProfile
     passes: int = 1
     chooses_midway: bool = False
-    reselect_every: int = 0
-    recent_voters: int = 1
+    recent: int | None = None
     window_size: int | None = None
     index_bits: int | None = None
     adds_top: bool = False
@@ -57,8 +58,16 @@ class Trial:
         return self.profile.layers
 
     @property
+    def reselect_every(self) -> int:
+        return self.profile.reselect_every
+
+    @property
     def vote_tokens(self) -> int:
         return self.profile.vote_tokens
+
+    @property
+    def recent_voters(self) -> int:
+        return self.recent or max(1, min(self.vote_tokens, self.reselect_every))
 
     def begin(self, document: CachedDocument, kept_ratio: float) -> Choice:
         budget = self._block_budget(document, kept_ratio)

@@ -112,8 +112,8 @@ def test_a_digest_of_equal_tokens_stands_for_them_exactly():
 
 
 def test_answers_choose_anew_as_often_as_they_are_told(document):
-    often = [replace(BASE, reselect_every=every) for every in (0, 1, 3)]
-    midway = replace(BASE, reselect_every=1, passes=0, chooses_midway=True)
+    often = [replace(BASE, profile=replace(PROFILE, reselect_every=every)) for every in (0, 1, 3)]
+    midway = replace(often[1], passes=0, chooses_midway=True)
     answers = Asking(document, [*often, midway], KEPT).answer(QUESTION, 7)
     again = [min(len(answer.token_ids), 6) for answer in answers]  # the last of seven is not run
     assert again[1] >= 3 and again[2] >= 3
