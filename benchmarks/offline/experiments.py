@@ -64,16 +64,18 @@ def _reselection(base: Trial) -> tuple[Trial, ...]:
     ]
     always = _with_profile(base, "every token", reselect_every=1)
     many = [replace(always, name=f"every token, {voters} vote", recent=voters) for voters in (2, 4, 8)]
+    many += [replace(trial, name=f"{trial.name}, maximum", takes_most=True) for trial in many]
     midway = replace(always, name="every token, midway", passes=0, chooses_midway=True)
     return (*often, *many, midway)
 
 
 def _voters(base: Trial) -> tuple[Trial, ...]:
-    return tuple(
-        _with_profile(base, f"{count} voters", vote_tokens=count)
+    counts = [
+        _with_profile(base, f"{count} voters" if count > 1 else "1 voter", vote_tokens=count)
         for count in (1, 2, 4, 8, 16)
-        if count != base.profile.vote_tokens
-    )
+    ]
+    most = [replace(trial, name=f"{trial.name}, maximum", takes_most=True) for trial in counts[2:]]
+    return (*(trial for trial in counts if trial.vote_tokens != base.vote_tokens), *most)
 
 
 def _statistic(base: Trial) -> tuple[Trial, ...]:

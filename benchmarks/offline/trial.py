@@ -28,6 +28,7 @@ class Trial:
 
     recent: so many last tokens vote when an answer chooses anew; None: as in the service, those since the last choice,
         at most as many as of the question.
+    takes_most: of several voters the one counts, for each token, who gives it most; else their mean.
     window_size: None: the layout's. index_bits: None: the profile's; 2, 16 and 32 are possible here.
     adds_top: score = the statistic + the largest token score. heads: how a leader's heads are combined.
     joining: own: every leader chooses for its team; else their votes are joined and choose for all layers.
@@ -42,6 +43,7 @@ class Trial:
     passes: int = 1
     chooses_midway: bool = False
     recent: int | None = None
+    takes_most: bool = False
     window_size: int | None = None
     index_bits: int | None = None
     adds_top: bool = False
@@ -101,6 +103,7 @@ class Trial:
                 document.stored_keys(layer, self._bits).keys,
                 model.scales[layer],
                 model.softcap,
+                takes_most=self.takes_most,
             )
             for layer in self.layers
         }
