@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 
 import torch
-from offline.calibration import best_leaders, tune
+from offline.calibration import at_its_sharpest, best_leaders, tune
 from offline.candidates import leader_candidates, leaders_of
 from offline.chooser import Unmoved
 from offline.development import FIRST_SEED, TASKS, draw
@@ -54,7 +54,7 @@ def main() -> None:
     measurement = Measurement(model, drawn, args.kept_ratios)
     (full,) = measurement.measure({"full cache": Unmoved(is_full=True)}, kept_ratios=[1.0])
     trials = {
-        f"{name}: {leaders_of(profile)}": Trial(name, profile)
+        f"{name}: {leaders_of(profile)}": Trial(name, at_its_sharpest(profile))
         for name, profile in leader_candidates(model.layout)
     }
     rows = measurement.measure(trials)

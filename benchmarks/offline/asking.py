@@ -61,9 +61,10 @@ class Asking:
         while True:
             new = logits.argmax(-1)
             for row, token_id in enumerate(new.tolist()):
-                is_over[row] |= token_id in self._document.model.eos_ids or len(said[row]) >= max_tokens
+                is_over[row] |= token_id in self._document.model.eos_ids
                 if not is_over[row]:
                     said[row].append(token_id)
+                    is_over[row] = len(said[row]) == max_tokens
             if all(is_over):
                 return said
             due = [

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from offline.measurement import Measurement
 from offline.result import Result
 from offline.trial import Trial
+from windowkv_service.selection import QuestionProfile
 
 GOOD_ENOUGH = 0.99  # of the full cache's score: among leaders as good as this the fewest win
-CLEARLY_BETTER = 0.005  # mean score; an option leaves its safer or cheaper value only for more than this
+CLEARLY_WORSE = (
+    0.005  # mean score; the first value of an option that is not clearly worse than the best is kept
+)
 
 # What is tried of each option of the profile, the safest and cheapest first.
-OPTIONS: dict[str, tuple[object, ...]] = {
+OPTIONS: Mapping[str, tuple[object, ...]] = {
     "vote_tokens": (16, 8, 4, 2, 1),
+    "reselect_every": (0, 8, 4, 2, 1),
     "keep_last_windows": (1, 0, 2),
     "keep_first": (True, False),
     "top_p": (None, 8, 4, 2, 1),
     "index_bits": (4, 8),
 }
+
+
+def at_its_sharpest(profile: QuestionProfile) -> QuestionProfile:
+    """How leaders are compared: one token looks something up, and every token of an answer may."""
+    return replace(profile, vote_tokens=1, reselect_every=1)
 
 
 def best_leaders(results: Sequence[Result], full: Result) -> Result:
@@ -41,21 +50,27 @@ def tune(measurement: Measurement, leaders: Result) -> Iterator[Result]:
     """One option after the other, from the leaders found; the last result is the profile to keep."""
     best = leaders
     for option, values in OPTIONS.items():
-        for result in measurement.measure(_changed(best, option, values)):
-            yield result
-            gain, error = result.gain(best)
-            if gain > max(CLEARLY_BETTER, error):
-                best = result
-    kept = Result("kept", best.chooser, best.tallies)
-    yield kept
+        now = getattr(_profile(best), option)
+        others = {value: f"{option} {value}" for value in values if value != now}
+        changed = {name: _changed(best, option, value) for value, name in others.items()}
+        measured = dict(zip(others, measurement.measure(changed), strict=True))
+        yield from measured.values()
+        best = first_good([best if value == now else measured[value] for value in values])
+    yield Result("kept", best.chooser, best.tallies)
 
 
-def _changed(best: Result, option: str, values: Sequence[object]) -> dict[str, Trial]:
-    trial = best.chooser
-    assert isinstance(trial, Trial)
-    changed = {}
-    for value in values:
-        if getattr(trial.profile, option) != value:
-            change: dict[str, Any] = {option: value}
-            changed[f"{option} {value}"] = replace(trial, profile=replace(trial.profile, **change))
-    return changed
+def first_good(results: Sequence[Result]) -> Result:
+    """The first that is not clearly worse than the best."""
+    highest = max(result.mean_score for result in results)
+    return next(result for result in results if result.mean_score >= highest - CLEARLY_WORSE)
+
+
+def _profile(result: Result) -> QuestionProfile:
+    assert isinstance(result.chooser, Trial)
+    return result.chooser.profile
+
+
+def _changed(result: Result, option: str, value: object) -> Trial:
+    change: dict[str, Any] = {option: value}
+    assert isinstance(result.chooser, Trial)
+    return replace(result.chooser, profile=replace(result.chooser.profile, **change))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from windowkv_service.kv.layout import KVLayout
 class Choice:
     """tokens: per layer group, ascending positions [num_kv_heads, S]; -1 behind them where a head has fewer.
 
+    weights: per layer group, what is added to the scores of its tokens [S]; none: nothing is.
     digests: those that stand for the other tokens; covering: per layer group, which of them.
     fidelity: share of the leaders' attention mass in what was chosen.
     size_bytes: what the device stores for it, indices and digests included.
@@ -24,13 +25,14 @@ class Choice:
     tokens: Sequence[Tensor]
     fidelity: float
     size_bytes: int
+    weights: Sequence[Tensor] = ()
     digests: Digests | None = None
     covering: Sequence[Tensor] = ()
 
     def with_digests(self, digests: Digests) -> Choice:
         """The same with digests of what it does not read; their bytes are not added."""
         covering = [digests.of_unread(tokens.flatten()) for tokens in self.tokens]
-        return Choice(self.tokens, self.fidelity, self.size_bytes, digests, covering)
+        return replace(self, digests=digests, covering=covering)
 
 
 def tokens_of(windows: Sequence[int], layout: KVLayout, num_tokens: int) -> Tensor:

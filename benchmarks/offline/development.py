@@ -46,11 +46,18 @@ def draw(
     num_tokens: int,
     first_seed: int = FIRST_SEED,
 ) -> Iterator[Drawn]:
-    """num_documents of each task, of the training split. The same arguments give the same documents."""
+    """num_documents of each task, of the training split; more, where a document has fewer than num_questions.
+
+    The same arguments give the same documents.
+    """
     for name in names:
         task = _maker(name)(num_tokens, num_questions)
-        for number in range(num_documents):
-            yield Drawn(name, task.draw(random.Random(first_seed + number), Split.TRAIN))
+        missing, seed = num_documents * num_questions, first_seed
+        while missing > 0:
+            document = task.draw(random.Random(seed), Split.TRAIN)
+            yield Drawn(name, document)
+            missing -= len(document.questions)
+            seed += 1
 
 
 def share_found(said: str, question: Question) -> float:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from offline.candidates import leader_candidates, leaders_of
+from offline.extra import Extra
 from offline.trial import Trial
 from windowkv_service.kv.layout import KVLayout
-from windowkv_service.selection import Leader
+from windowkv_service.selection import Leader, default_profile
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ def experiments(base: Trial, layout: KVLayout) -> Iterator[Experiment]:
     yield Experiment("heads", "How do a leader's heads agree?", _heads(base))
     yield Experiment("joining", "Do several leaders choose better together?", tuple(_joining(base, layout)))
     yield Experiment("index", "How many bits per number of the leader keys?", _index(base))
-    yield Experiment("windows", "How large are windows, and what else is chosen?", _windows(base))
+    yield Experiment("windows", "How large are windows?", _windows(base, layout))
+    yield Experiment("extra", "Does anything beside the best windows help?", _extra(base))
     yield Experiment("always", "What stays whatever its score?", _always(base))
     yield Experiment("shape", "Do lower groups get more windows than upper ones?", _shape(base))
     yield Experiment("digests", "Do digests of the rest help?", _digests(base))
@@ -43,6 +45,7 @@ def _leaders(base: Trial, layout: KVLayout) -> Iterator[Trial]:
         if profile.leaders != base.profile.leaders or name == "default rule":
             led = replace(base.profile, leaders=profile.leaders)
             yield replace(base, name=f"{name}: {leaders_of(led)}", profile=led)
+    yield replace(base, name="no profile at all", profile=default_profile(layout))
 
 
 def _passes(base: Trial) -> tuple[Trial, ...]:
@@ -55,24 +58,24 @@ def _passes(base: Trial) -> tuple[Trial, ...]:
 
 def _reselection(base: Trial) -> tuple[Trial, ...]:
     often = [
-        replace(base, name=f"every {every} tokens" if every else "never", reselect_every=every)
+        _with_profile(base, f"every {every} tokens" if every else "never", reselect_every=every)
         for every in (0, 8, 4, 2, 1)
         if every != base.reselect_every
     ]
-    many = [
-        replace(base, name=f"every token, {voters} vote", reselect_every=1, recent_voters=voters)
-        for voters in (2, 4, 8)
-    ]
-    midway = replace(base, name="every token, midway", reselect_every=1, passes=0, chooses_midway=True)
+    always = _with_profile(base, "every token", reselect_every=1)
+    many = [replace(always, name=f"every token, {voters} vote", recent=voters) for voters in (2, 4, 8)]
+    many += [replace(trial, name=f"{trial.name}, maximum", takes_most=True) for trial in many]
+    midway = replace(always, name="every token, midway", passes=0, chooses_midway=True)
     return (*often, *many, midway)
 
 
 def _voters(base: Trial) -> tuple[Trial, ...]:
-    return tuple(
-        _with_profile(base, f"{count} voters", vote_tokens=count)
+    counts = [
+        _with_profile(base, f"{count} voters" if count > 1 else "1 voter", vote_tokens=count)
         for count in (1, 2, 4, 8, 16)
-        if count != base.profile.vote_tokens
-    )
+    ]
+    most = [replace(trial, name=f"{trial.name}, maximum", takes_most=True) for trial in counts[2:]]
+    return (*(trial for trial in counts if trial.vote_tokens != base.vote_tokens), *most)
 
 
 def _statistic(base: Trial) -> tuple[Trial, ...]:
@@ -116,13 +119,24 @@ def _index(base: Trial) -> tuple[Trial, ...]:
     )
 
 
-def _windows(base: Trial) -> tuple[Trial, ...]:
-    sizes = [replace(base, name=f"windows of {size}", window_size=size) for size in (8, 32, 64)]
-    shares = [
-        replace(base, name=f"{share:.0%} of the budget for single tokens", token_share=share)
-        for share in (0.25, 0.5, 1.0)
+def _windows(base: Trial, layout: KVLayout) -> tuple[Trial, ...]:
+    sizes = [size for size in (8, 16, 32, 64) if size != layout.window_size]
+    return tuple(replace(base, name=f"windows of {size}", window_size=size) for size in sizes)
+
+
+def _extra(base: Trial) -> tuple[Trial, ...]:
+    tried: list[tuple[Extra, float]] = [
+        ("best tokens", 0.25),
+        ("best tokens", 0.5),
+        ("best tokens", 1.0),
+        ("spread windows", 0.5),
+        ("weighted windows", 0.25),
+        ("weighted windows", 0.5),
     ]
-    return (*sizes, *shares)
+    return tuple(
+        replace(base, name=f"{share:.0%} of the budget: {extra}", extra=extra, extra_share=share)
+        for extra, share in tried
+    )
 
 
 def _always(base: Trial) -> tuple[Trial, ...]:

@@ -37,6 +37,10 @@ class Reading:
 def gather(document: CachedDocument, group: KVGroup, choices: Sequence[Choice]) -> dict[int, Reading]:
     """Layer → what it reads, for the layers of one group: chosen tokens, then digests. One choice per row."""
     places, bias = _pad([choice.tokens[group.index] for choice in choices])
+    for row, choice in enumerate(choices):
+        if choice.weights:
+            weights = choice.weights[group.index]
+            bias[row, :, : len(weights)] += weights
     readings = {}
     for layer in group.layers:
         keys, values = _take(document.keys(layer), places), _take(document.values(layer), places)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from offline.choice import Choice, bytes_of, for_all_heads, tokens_of
 from offline.document import CachedDocument
+from offline.extra import Extra, add_extra
 from offline.votes import HeadRule, by_window, combine_heads, peakedness, token_votes, window_scores
 from windowkv_service.kv.layout import KVLayout
 from windowkv_service.selection import Leader, QuestionProfile, resident_windows
@@ -25,11 +26,14 @@ Joining = Literal["own", "mean", "max", "peaked"]
 class Trial:
     """A question profile as the service has it, and what only experiments have.
 
+    recent: so many last tokens vote when an answer chooses anew; None: as in the service, those since the last choice,
+        at most as many as of the question.
+    takes_most: of several voters the one counts, for each token, who gives it most; else their mean.
     window_size: None: the layout's. index_bits: None: the profile's; 2, 16 and 32 are possible here.
     adds_top: score = the statistic + the largest token score. heads: how a leader's heads are combined.
     joining: own: every leader chooses for its team; else their votes are joined and choose for all layers.
     last_share: the last group's windows as a multiple of the mean, the others' on a line (budgets.py).
-    token_share: this share of the budget takes single tokens, the best outside the chosen windows.
+    extra, extra_share: what this share of the budget takes beside the best windows.
     digest_tokens: a digest per so many tokens stands for what is not read; 0: none.
     listens_over: what the first pass reads.
     """
@@ -38,15 +42,16 @@ class Trial:
     profile: QuestionProfile
     passes: int = 1
     chooses_midway: bool = False
-    reselect_every: int = 0
-    recent_voters: int = 1
+    recent: int | None = None
+    takes_most: bool = False
     window_size: int | None = None
     index_bits: int | None = None
     adds_top: bool = False
     heads: HeadRule = "mean"
     joining: Joining = "own"
     last_share: float = 1.0
-    token_share: float = 0.0
+    extra: Extra = "best tokens"
+    extra_share: float = 0.0
     digest_tokens: int = 0
     listens_over: Literal["resident", "published"] = "resident"
 
@@ -55,8 +60,16 @@ class Trial:
         return self.profile.layers
 
     @property
+    def reselect_every(self) -> int:
+        return self.profile.reselect_every
+
+    @property
     def vote_tokens(self) -> int:
         return self.profile.vote_tokens
+
+    @property
+    def recent_voters(self) -> int:
+        return self.recent or max(1, min(self.vote_tokens, self.reselect_every))
 
     def begin(self, document: CachedDocument, kept_ratio: float) -> Choice:
         budget = self._block_budget(document, kept_ratio)
@@ -90,6 +103,7 @@ class Trial:
                 document.stored_keys(layer, self._bits).keys,
                 model.scales[layer],
                 model.softcap,
+                takes_most=self.takes_most,
             )
             for layer in self.layers
         }
@@ -113,12 +127,12 @@ class Trial:
             {layer: self._score(said, layout)[number] for layer, said in by_head.items()},
             forced=frozenset(resident[leaders[0].groups[0]]),
             shares=shares,
-            budget_bytes=int((1.0 - self.token_share) * budget),
+            budget_bytes=int((1.0 - self.extra_share) * budget),
         )
         masses = {layer: by_window(vote, layout.window_size).sum(-1) for layer, vote in votes.items()}
         fidelity = captured_mass(layout, leaders, masses, windows)
         choice = self._of_windows(document, layout, windows, fidelity)
-        return choice if not self.token_share else self._with_tokens(document, choice, budget, votes)
+        return choice if not self.extra_share else self._with_extra(document, choice, budget, votes)
 
     def _score(self, votes: Tensor, layout: KVLayout) -> Tensor:
         """Votes [H, n] → scores [1, num_windows], or [Hkv, num_windows]."""
@@ -136,22 +150,22 @@ class Trial:
         choice = Choice(tokens, fidelity, size_bytes)
         return choice.with_digests(document.digests(self.digest_tokens)) if self.digest_tokens else choice
 
-    def _with_tokens(
+    def _with_extra(
         self, document: CachedDocument, choice: Choice, budget: int, votes: Mapping[int, Tensor]
     ) -> Choice:
-        """What the windows left of the budget goes to single tokens, alike in all led groups."""
-        layout = document.layout
+        """What the windows left of the budget goes to others, alike in all led groups."""
+        layout = self._layout(document)
         count = (budget + self._overhead(document) - choice.size_bytes) // layout.bytes_per_token
-        tokens, added = list(choice.tokens), 0
+        tokens, size_bytes = list(choice.tokens), choice.size_bytes
+        weights = [torch.zeros(each.shape[1]) for each in tokens]
         for leader in self.profile.leaders:
             for group in leader.groups:
-                others = votes[leader.layer].clone()
-                others[tokens[group][0]] = -1.0
-                best = others.topk(min(count, int((others >= 0).sum()))).indices
-                joined = torch.cat([tokens[group][0], best]).sort().values
-                tokens[group] = for_all_heads(joined, layout)
-                added += len(best) * layout.block_bytes(layout.groups[group]) // layout.window_size
-        return replace(choice, tokens=tokens, size_bytes=choice.size_bytes + added)
+                chosen = tokens[group][0]
+                more = add_extra(self.extra, chosen, votes[leader.layer], count, layout.window_size)
+                tokens[group], weights[group] = for_all_heads(more.positions, layout), more.weights
+                per_token = layout.block_bytes(layout.groups[group]) // layout.window_size
+                size_bytes += (len(more.positions) - len(chosen)) * per_token
+        return replace(choice, tokens=tokens, weights=weights, size_bytes=size_bytes)
 
     def _claims(self, layout: KVLayout) -> tuple[tuple[Leader, ...], tuple[float, ...]]:
         """Who chooses how much: where groups get unequal shares, each claims for itself."""

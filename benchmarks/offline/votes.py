@@ -10,14 +10,20 @@ from torch import Tensor
 HeadRule = Literal["mean", "max", "peaked", "per_kv_head"]
 
 
-def token_votes(queries: Tensor, keys: Tensor, scale: float, softcap: float | None) -> Tensor:
-    """Share of attention each token gets, mean over voters: queries [H, v, D], keys [n, Hkv, D] fp32 → [H, n]."""
+def token_votes(
+    queries: Tensor, keys: Tensor, scale: float, softcap: float | None, *, takes_most: bool = False
+) -> Tensor:
+    """Share of attention each token gets: queries [H, v, D] of the voters, keys [n, Hkv, D] fp32 → [H, n].
+
+    The mean over voters; takes_most: what the voter gives who gives most.
+    """
     num_heads, num_voters, head_dim = queries.shape
     packed = queries.float().reshape(keys.shape[1], -1, head_dim) * scale  # [Hkv, H / Hkv · v, D]
     logits = packed @ keys.permute(1, 2, 0)
     if softcap is not None:
         logits = torch.tanh(logits / softcap) * softcap
-    return logits.softmax(-1).view(num_heads, num_voters, -1).mean(1)
+    shares = logits.softmax(-1).view(num_heads, num_voters, -1)
+    return shares.amax(1) if takes_most else shares.mean(1)
 
 
 def combine_heads(said: Tensor, votes: Tensor, rule: HeadRule, num_kv_heads: int) -> Tensor:

@@ -10,6 +10,7 @@ from offline.choice import for_all_heads, tokens_of
 from offline.digest import Digests
 from offline.document import CachedDocument
 from offline.experiments import experiments
+from offline.extra import add_extra
 from offline.trial import Trial
 
 from windowkv_kernels import quantize_keys
@@ -59,7 +60,7 @@ def test_no_trial_holds_more_than_its_kept_ratio_where_windows_fit(document):
 def test_bytes_are_those_of_what_is_read_and_of_the_index(document):
     per_token = document.layout.bytes_per_token // 4  # of one layer
     index = document.stored_keys(1, 4).size_bytes
-    for trial, kept in [(BASE, KEPT), (BASE, 0.7), (replace(BASE, token_share=0.5), 0.7)]:
+    for trial, kept in [(BASE, KEPT), (BASE, 0.7), (replace(BASE, extra_share=0.5), 0.7)]:
         choice = trial.choose(document, kept, some_queries(document))
         read = sum(tokens.shape[1] for tokens in choice.tokens)
         is_last_read = kept == 0.7  # with more room the last window stays; it is short, its block a whole one
@@ -70,10 +71,21 @@ def test_bytes_are_those_of_what_is_read_and_of_the_index(document):
 def test_single_tokens_are_the_best_outside_the_windows(document):
     queries = some_queries(document)
     windows = BASE.choose(document, KEPT, queries).tokens[0][0]
-    mixed = replace(BASE, token_share=0.5).choose(document, KEPT, queries).tokens[0][0]
+    mixed = replace(BASE, extra_share=0.5).choose(document, KEPT, queries).tokens[0][0]
     starts = set((mixed // 16).tolist())
     assert len(starts) > len(set((windows // 16).tolist()))
     assert mixed.tolist() == sorted(set(mixed.tolist()))
+
+
+def test_a_weighted_sample_stands_for_all_that_was_not_chosen():
+    chosen, votes = torch.arange(16, 32), torch.rand(150)
+    more = add_extra("weighted windows", chosen, votes, 40, 16)
+    sampled = more.weights > 0
+    assert more.positions.tolist() == sorted(more.positions.tolist())
+    assert sampled.sum() == 32 and not set(more.positions[sampled].tolist()) & set(chosen.tolist())
+    assert more.weights[sampled].exp().sum() == pytest.approx(150 - 16)
+    plain = add_extra("spread windows", chosen, votes, 40, 16)
+    assert torch.equal(plain.positions, more.positions) and not plain.weights.any()
 
 
 def test_kv_heads_choose_apart(document):
@@ -100,12 +112,12 @@ def test_a_digest_of_equal_tokens_stands_for_them_exactly():
 
 
 def test_answers_choose_anew_as_often_as_they_are_told(document):
-    often = [replace(BASE, reselect_every=every) for every in (0, 1, 3)]
-    midway = replace(BASE, reselect_every=1, passes=0, chooses_midway=True)
+    often = [replace(BASE, profile=replace(PROFILE, reselect_every=every)) for every in (0, 1, 3)]
+    midway = replace(often[1], passes=0, chooses_midway=True)
     answers = Asking(document, [*often, midway], KEPT).answer(QUESTION, 7)
-    lengths = [len(answer.token_ids) for answer in answers]
-    assert min(lengths[:3]) >= 3
-    assert [answer.num_listened for answer in answers] == [1, 1 + lengths[1], 1 + lengths[2] // 3, 0]
+    again = [min(len(answer.token_ids), 6) for answer in answers]  # the last of seven is not run
+    assert again[1] >= 3 and again[2] >= 3
+    assert [answer.num_listened for answer in answers] == [1, 1 + again[1], 1 + again[2] // 3, 0]
 
 
 def test_a_row_answers_alike_alone_and_among_others(document):

@@ -33,6 +33,13 @@ def test_the_largest_token_counts_once_more():
     torch.testing.assert_close(window_scores(votes, 4, None, adds_top=True), torch.tensor([0.45, 0.8]))
 
 
+def test_of_several_voters_each_may_have_what_it_alone_wants():
+    queries, keys = drawn()
+    each = torch.stack([token_votes(queries[:, v : v + 1], keys, 2.0, None) for v in range(VOTERS)])
+    torch.testing.assert_close(token_votes(queries, keys, 2.0, None, takes_most=True), each.amax(0))
+    torch.testing.assert_close(token_votes(queries, keys, 2.0, None), each.mean(0))
+
+
 def test_one_sure_head_outweighs_three_that_look_everywhere():
     sure, spread = torch.tensor([0.0, 0.0, 1.0, 0.0]), torch.tensor([0.28, 0.24, 0.24, 0.24])
     votes = torch.stack([sure, spread, spread, spread])
