@@ -37,10 +37,12 @@ def masked_generate(
     new_ids: Sequence[int],
     kept: Mapping[int, Kept],
     max_tokens: int,
+    reached: Mapping[int, Sequence[int]] | None = None,
 ) -> list[int]:
     """Greedy, one whole forward pass per token. Tokens after the prompt see only the kept positions of it.
 
     kept: layer → positions of the prompt that the layer still has, or a list of them for each KV head.
+    reached: layer → positions that the prompt's own tokens see there; None: all before them.
     """
     model = _load(directory, REFERENCE_ATTENTION)
     ids = [*prompt_ids, *new_ids]
@@ -51,6 +53,7 @@ def masked_generate(
                 position_ids=torch.arange(len(ids))[None],
                 use_cache=False,
                 kept=kept,
+                reached=reached or {},
                 num_prompt=len(prompt_ids),
             ).logits
             ids.append(int(logits[0, -1].argmax()))
@@ -73,6 +76,7 @@ def _attend(
     *,
     scaling: float,
     kept: Mapping[int, Kept],
+    reached: Mapping[int, Sequence[int]],
     num_prompt: int,
     sliding_window: int | None = None,
     **_: Any,
@@ -81,6 +85,9 @@ def _attend(
     visible = torch.ones(length, length, dtype=torch.bool).tril()
     if sliding_window is not None:
         visible &= ~torch.ones(length, length, dtype=torch.bool).tril(-sliding_window)
+    unreached = sorted(set(range(num_prompt)) - set(reached.get(module.layer_idx, range(num_prompt))))
+    visible[:num_prompt, unreached] = False
+    visible.fill_diagonal_(fill_value=True)  # what nobody sees may see itself
     repeats = query.shape[1] // key.shape[1]
     visible = torch.stack(
         [_without(visible, num_prompt, each) for each in _lists(kept[module.layer_idx], key.shape[1])]

@@ -57,8 +57,10 @@ def create(resources: Resources, request: CreateRequest, on_progress: OnProgress
         jobs.append(announce(resources, entry))
     for job in jobs:
         yield from acknowledged(job, request.durability)
-    outcome = CreateOutcome(info(resources, entry), False, done.num_reused, done.prefill_s, done.queue_s)
-    resources.metrics.requests.created(outcome, report.farthest if done.num_reused else None)
+    outcome = CreateOutcome(
+        info(resources, entry), False, done.chosen.num_reused, done.prefill_s, done.queue_s
+    )
+    resources.metrics.requests.created(outcome, report.farthest if done.chosen.num_reused else None)
     resources.metrics.steps.compressed(outcome.cache, done.compress_s)
     return outcome
 
@@ -98,17 +100,16 @@ def _hit(resources: Resources, request: CreateRequest, entry: Entry, queue_s: fl
 def _record(resources: Resources, request: CreateRequest, cache_id: str, done: Prefilled) -> Entry:
     """The books' record of what prefill made; the entry takes over the claim's blocks."""
     now = resources.clock()
-    prompt = done.claim.prompt
-    index_bytes = 0 if done.index is None else done.index.size_bytes
+    chosen, prompt = done.chosen, done.chosen.prompt
     entry = Entry(
         cache_id=cache_id,
         tenant=request.tenant,
         token_ids=array(TOKEN_ARRAY, request.token_ids),
         compression=request.compression,
         window_size=prompt.layout.window_size,
-        windows=tuple(tuple(row) for row in done.windows),
+        windows=tuple(tuple(row) for row in chosen.windows),
         resident=tuple(tuple(row) for row in done.claim.windows),
-        retained=tuple(tuple(row) for row in done.retained),
+        retained=tuple(tuple(row) for row in chosen.retained),
         tokens={} if prompt.strips is None else prompt.strips.tokens,
         create_time=now,
         expire_time=now + resources.limits.ttl(request.ttl_s),
@@ -117,14 +118,14 @@ def _record(resources: Resources, request: CreateRequest, cache_id: str, done: P
         alias=request.alias,
         alias_time=now,
         pinned=request.pinned,
-        fidelity=done.fidelity,
+        fidelity=chosen.fidelity,
         full_bytes=prompt.layout.full_bytes(prompt.num_tokens),
-        stored_bytes=prompt.block_bytes(done.claim.windows) + index_bytes,
-        index_bytes=index_bytes,
-        profile_digest=b"" if done.index is None else done.index.profile.digest,
-        index_pieces=() if done.index is None else done.index.pieces,
+        stored_bytes=prompt.block_bytes(done.claim.windows) + chosen.index_bytes,
+        index_bytes=chosen.index_bytes,
+        profile_digest=b"" if chosen.index is None else chosen.index.profile.digest,
+        index_pieces=() if chosen.index is None else chosen.index.pieces,
     )
     entry.locate(prompt.namespace, prompt.chain)
     entry.blocks = done.claim.placed()
-    entry.index = done.index
+    entry.index = chosen.index
     return entry

@@ -71,8 +71,8 @@ def ground_on_prompt(resources: Resources, request: GenerateRequest) -> Walk[Gro
     done = yield from prefill(
         resources, prompt, UNCOMPRESSED, report, lambda progress: None, is_kept_below=False
     )
-    ground = Ground(prompt, done.claim, 1.0, report, done.num_reused)
-    if done.num_reused == 0:
+    ground = Ground(prompt, done.claim, 1.0, report, done.chosen.num_reused)
+    if done.chosen.num_reused == 0:
         num_common = resources.store.nearest(request.tenant, request.token_ids)
         report.miss_reason = MissReason.TOKENS_DIVERGED if num_common else MissReason.NOT_CACHED
         ground.diverged_at = num_common or None

@@ -105,6 +105,7 @@ def _take_in(resources: Resources, namespace: Namespace, tenant: str, frame: Fra
         return None
     if (
         entry.tenant != tenant
+        or entry.compression.method not in resources.selectors
         or entry.expire_time <= resources.clock()
         or resources.store.lookup(entry.cache_id) is Presence.IN_FLIGHT
     ):

@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from windowkv_service.cache.frame import Frame, FrameKind
-from windowkv_service.domain.requests import Compression, Retention
-from windowkv_service.domain.results import PrefillProgress
+from windowkv_service.domain.requests import Compression
 from windowkv_service.engine.blocks import Claim, FetchReport, claim_staged
-from windowkv_service.engine.budget import block_budget, resident_of
+from windowkv_service.engine.budget import resident_of
+from windowkv_service.engine.choose import Chosen, choose
+from windowkv_service.engine.compute import OnProgress, compute
 from windowkv_service.engine.index import LeaderIndex, index_addresses
 from windowkv_service.engine.prompt import Prompt, Windows
+from windowkv_service.engine.prune import prune, replay
 from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.reuse import reuse
-from windowkv_service.engine.task import TURN, Walk
+from windowkv_service.engine.task import Walk
 from windowkv_service.kv.buffers import Staging
 from windowkv_service.kv.snapshot import dtype_name, stage_out
-from windowkv_service.kv.strips import Strips, rounding_bytes
 from windowkv_service.model.attention import Observed
-from windowkv_service.selection.base import Observation, Repeated, Selection, Selector, WindowSelection
+from windowkv_service.selection.base import Pruner
 from windowkv_service.selection.question import QuestionProfile
-
-OnProgress = Callable[[PrefillProgress], None]
 
 
 @dataclass(frozen=True)
 class Prefilled:
-    """A prompt's compressed form: windows, of which claim holds what stays on the device, and the frames of all that is
-    kept below. retained: the windows among that."""
+    """A prompt's compressed form, of which claim holds what stays on the device, and the frames of all that is kept
+    below."""
 
     claim: Claim
-    windows: Windows
-    retained: Windows
-    fidelity: float
-    index: LeaderIndex | None
+    chosen: Chosen
     frames: list[Frame]
-    num_reused: int
     prefill_s: float
     compress_s: float
     queue_s: float
@@ -54,34 +48,23 @@ def prefill(
 ) -> Walk[Prefilled]:
     """The whole way from tokens to chosen blocks. Whoever takes the result releases its claim. Frames are made only of
     what is to be kept below."""
-    selector = resources.selectors[compression.method]
-    observed = Observed(selector.observed_layers(resources.model.layout), selector.observation_size)
     submitted = time.monotonic()
     yield from resources.staging_free()
     with resources.stage(prompt.num_tokens) as staging:
         started = time.monotonic()
-        num_reused = yield from reuse(resources, prompt, staging, selector.observation_size, report)
-        yield from _compute(resources, prompt, staging, observed, num_reused, on_progress)
-        computed = time.monotonic()
-        index = _make_index(resources, prompt, compression, staging)
-        selection = _choose(resources, prompt, compression, selector, staging, observed, index)
-        prompt, windows = _laid_out(prompt, selection, compression.method)
-        retained = _retained(prompt, windows, compression)
-        frames = _outgoing(resources, prompt, retained, index, staging) if is_kept_below else []
-        index_bytes = 0 if index is None else index.size_bytes
-        resident = resident_of(resources, prompt, compression, windows, index_bytes)
-        claim = yield from claim_staged(resources, prompt, resident, staging)
+        chosen = yield from choose(resources, prompt, compression, staging, report, on_progress)
+        frames = []
+        if is_kept_below:
+            frames = _outgoing(resources, chosen.prompt, chosen.retained, chosen.index, staging)
+        resident = resident_of(resources, prompt, compression, chosen.windows, chosen.index_bytes)
+        claim = yield from claim_staged(resources, chosen.prompt, resident, staging)
     ended = time.monotonic()
     return Prefilled(
         claim,
-        windows,
-        retained,
-        selection.fidelity,
-        index,
+        chosen,
         frames,
-        num_reused,
         prefill_s=ended - started,
-        compress_s=ended - computed,
+        compress_s=ended - chosen.computed_time,
         queue_s=started - submitted,
     )
 
@@ -111,105 +94,13 @@ def rebuild_index(
 
 
 def _restage_all(resources: Resources, prompt: Prompt, staging: Staging, report: FetchReport) -> Walk[None]:
-    num_reused = yield from reuse(resources, prompt.whole, staging, 0, report)
-    yield from _compute(resources, prompt, staging, Observed((), 0), num_reused, lambda progress: None)
-
-
-def _compute(
-    resources: Resources,
-    prompt: Prompt,
-    staging: Staging,
-    observed: Observed,
-    start: int,
-    on_progress: OnProgress,
-) -> Walk[None]:
-    size = resources.limits.chunk_tokens
-    on_progress(PrefillProgress(start, prompt.num_tokens, start))
-    for first in range(start, prompt.num_tokens, size):
-        yield TURN
-        began = time.perf_counter()
-        chunk = prompt.token_ids[first : first + size]
-        resources.runner.prefill(chunk, first, staging, observed)
-        seconds = time.perf_counter() - began
-        resources.metrics.steps.stepped("prefill", len(chunk), seconds)
-        resources.store.speeds.observe_prefill(len(chunk), seconds)
-        on_progress(PrefillProgress(first + len(chunk), prompt.num_tokens, start))
-
-
-def _is_full(prompt: Prompt, compression: Compression) -> bool:
-    """Nothing is to be dropped, or nothing can be: sliding layers keep what they see and no more."""
-    return (
-        compression.kept_ratio >= 1.0 or compression.method == "full" or not prompt.layout.selectable_groups
-    )
-
-
-def _make_index(
-    resources: Resources, prompt: Prompt, compression: Compression, staging: Staging
-) -> LeaderIndex | None:
-    """Leader keys, where a later question may choose again: all windows are kept below, not all of them here."""
-    profile = resources.profiles.get(compression.method)
-    if profile is None or _is_full(prompt, compression) or compression.retention is not Retention.FULL:
-        return None
-    return LeaderIndex.build(profile, prompt.layout, staging, prompt.num_tokens)
-
-
-def _choose(
-    resources: Resources,
-    prompt: Prompt,
-    compression: Compression,
-    selector: Selector,
-    staging: Staging,
-    observed: Observed,
-    index: LeaderIndex | None,
-) -> Selection:
-    if _is_full(prompt, compression):
-        windows = tuple(tuple(windows) for windows in prompt.all_windows())
-        return WindowSelection(windows, fidelity=1.0, task=compression.task)
-    observation = Observation(
-        queries=observed.by_layer,
-        keys=lambda layer: staging.keys(layer, prompt.num_tokens),
-        num_tokens=prompt.num_tokens,
-        scales=resources.model.scales,
-        layout=prompt.layout,
-        values=lambda layer: staging.values(layer, prompt.num_tokens),
-        rotary=resources.runner.rotary,
-        token_ids=prompt.token_ids,
-        repeat=lambda token_ids: _repeat(resources, prompt, observed.layers, staging, token_ids),
-    )
-    budget = block_budget(prompt, compression.kept_ratio, 0 if index is None else index.size_bytes)
-    if selector.chooses_tokens:
-        budget -= rounding_bytes(prompt.layout)
-    return selector.select(observation, budget_bytes=budget, task=compression.task)
-
-
-def _repeat(
-    resources: Resources,
-    prompt: Prompt,
-    layers: Iterable[int],
-    staging: Staging,
-    token_ids: Sequence[int],
-) -> dict[int, Repeated]:
-    seen = resources.runner.repeat(token_ids, prompt.num_tokens, staging, layers)
-    return {layer: Repeated(queries, keys) for layer, (queries, keys) in seen.items()}
-
-
-def _laid_out(prompt: Prompt, selection: Selection, method: str) -> tuple[Prompt, Windows]:
-    """The prompt as its blocks will hold it, and which blocks those are."""
-    if isinstance(selection, WindowSelection):
-        return prompt, selection.windows
-    split = replace(prompt, strips=Strips.of(prompt.layout, selection.tokens, method))
-    return split, split.own_blocks()
-
-
-def _retained(prompt: Prompt, windows: Windows, compression: Compression) -> Windows:
-    """The windows that are kept below, beside the blocks of strips."""
-    if compression.retention is Retention.FULL:
-        return prompt.all_windows()
+    """As it was staged when its blocks were made."""
     strips = prompt.strips
-    return [
-        [] if strips is not None and group in strips else windows[group.index]
-        for group in prompt.layout.groups
-    ]
+    if strips is not None and isinstance(resources.selectors[strips.method], Pruner):
+        yield from prune(resources, prompt, staging, replay(strips), lambda progress: None)
+        return
+    num_reused = yield from reuse(resources, prompt.whole, staging, 0, report)
+    yield from compute(resources, prompt, staging, Observed((), 0), num_reused, lambda progress: None)
 
 
 def _outgoing(

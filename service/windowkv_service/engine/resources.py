@@ -24,7 +24,7 @@ from windowkv_service.errors import CacheFull, EmptyPrompt, PromptTooLong, Token
 from windowkv_service.kv.buffers import Staging
 from windowkv_service.model.loader import LoadedModel
 from windowkv_service.model.runner import Runner
-from windowkv_service.selection.base import Selector
+from windowkv_service.selection.base import Method
 from windowkv_service.selection.question import QuestionProfile
 from windowkv_service.telemetry import Metrics
 
@@ -57,7 +57,7 @@ class Resources:
     device: DeviceTier
     store: PrefixStore
     transfers: Transfers
-    selectors: Mapping[str, Selector]
+    selectors: Mapping[str, Method]
     profiles: Mapping[str, QuestionProfile]  # method → how its questions choose; without one, none does
     metrics: Metrics
     limits: Limits

@@ -76,6 +76,11 @@ class Staging:
         self.tensor[self.rows[layer], 0, start:end] = keys
         self.tensor[self.rows[layer], 1, start:end] = values
 
+    def write_at(self, layer: int, positions: Tensor, keys: Tensor, values: Tensor) -> None:
+        """The same of tokens at positions [num_tokens]."""
+        self.tensor[self.rows[layer], 0, positions] = keys
+        self.tensor[self.rows[layer], 1, positions] = values
+
     def keys(self, layer: int, num_tokens: int) -> Tensor:
         """[num_tokens, num_kv_heads, head_dim]; a view."""
         return self.tensor[self.rows[layer], 0, :num_tokens]

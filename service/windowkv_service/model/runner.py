@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from windowkv_service.model.attention import (
     RepeatView,
     Terms,
 )
+from windowkv_service.model.pruned_view import PrunedView, Survive
 
 
 class Runner:
@@ -39,6 +41,14 @@ class Runner:
         ids = torch.tensor([list(token_ids)], device=self._device)
         positions = torch.arange(start, start + len(token_ids), device=self._device)[None]
         self._call(self._decoder, ids, positions, view)
+
+    @torch.inference_mode()
+    def prefill_pruned(self, token_ids: Sequence[int], staging: Staging, survive: Survive) -> None:
+        """A whole prompt, of which deeper layers compute only the tokens that survive the layers before them."""
+        view = PrunedView(self._layout, staging, len(token_ids), survive)
+        ids = torch.tensor([list(token_ids)], device=self._device)
+        with view.narrowing(cast(nn.ModuleList, self._decoder.layers)):
+            self._call(self._decoder, ids, torch.arange(len(token_ids), device=self._device)[None], view)
 
     @torch.inference_mode()
     def repeat(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from windowkv_service.kv.layout import KVLayout
 from windowkv_service.selection.base import (
     Leader,
+    Method,
     Observation,
     Repeated,
     Selection,
@@ -18,6 +19,7 @@ from windowkv_service.selection.h2o import h2o
 from windowkv_service.selection.keydiff import keydiff
 from windowkv_service.selection.kvzip import kvzip
 from windowkv_service.selection.profile_file import PROFILE_NAME, load_profile, save_profile
+from windowkv_service.selection.pyramidinfer import PyramidInfer
 from windowkv_service.selection.pyramidkv import pyramidkv
 from windowkv_service.selection.quest import NAME as QUEST
 from windowkv_service.selection.quest import quest, quest_profile
@@ -38,6 +40,7 @@ from windowkv_service.selection.windowkv import WindowKV, published
 __all__ = [
     "PROFILE_NAME",
     "Leader",
+    "Method",
     "Observation",
     "QuestionProfile",
     "Repeated",
@@ -58,13 +61,21 @@ __all__ = [
 ]
 
 
-def selectors(profile: QuestionProfile | None) -> dict[str, Selector]:
+def selectors(profile: QuestionProfile | None) -> dict[str, Method]:
     """Every method by its name. profile: the model's; its leaders, voters and statistic also make our own choice at
     prefill. None: a model in which nothing can be selected."""
     ours = WindowKV(leaders=())
     if profile is not None:
         ours = WindowKV(leaders=profile.leaders, vote_tokens=profile.vote_tokens, top_p=profile.top_p)
-    methods: list[Selector] = [ours, published(), Full(), RandomWindows(), StreamingLLM(), quest()]
+    methods: list[Method] = [
+        ours,
+        published(),
+        Full(),
+        RandomWindows(),
+        StreamingLLM(),
+        quest(),
+        PyramidInfer(),
+    ]
     return {method.name: method for method in methods} | token_selectors()
 
 

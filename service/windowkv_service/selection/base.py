@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Never, Protocol
+from typing import NamedTuple, Never, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -96,6 +96,34 @@ class TokenSelection:
 Selection = WindowSelection | TokenSelection
 
 
+@runtime_checkable
+class Pruner(Protocol):
+    """Chooses while a prompt is prefilled: tokens that a layer drops are computed by no layer after it. All KV heads of
+    a layer keep the same. Holds no state."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def chooses_tokens(self) -> bool:
+        """It does."""
+
+    def keeps(self, layout: KVLayout, num_tokens: int, budget_bytes: int) -> tuple[int, ...]:
+        """Tokens that each selectable layer keeps, first to last, never rising."""
+
+    def num_recent(self, num_tokens: int) -> int:
+        """How many last tokens of a prompt look back."""
+
+    def score(self, queries: Tensor, keys: Tensor, *, scale: float, softcap: float | None = None) -> Tensor:
+        """What each token that is left gets from the recent ones among them: fp32 [tokens left].
+
+        queries: [num_heads, m, head_dim] of the recent ones. keys: [tokens left, num_kv_heads, head_dim].
+        """
+
+    def survivors(self, score: Tensor, num_recent: int, count: int) -> Tensor:
+        """Which of the tokens that are left stay: ascending places among them, at most count."""
+
+
 class Selector(Protocol):
     """Chooses what stays of a prompt when it is prefilled. Holds no state; any thread may call it.
 
@@ -123,3 +151,6 @@ class Selector(Protocol):
         """The layers whose queries and keys select wants to see."""
 
     def select(self, observation: Observation, *, budget_bytes: int, task: Task) -> Selection: ...
+
+
+Method = Selector | Pruner

@@ -10,7 +10,8 @@ All heads keep the same tokens.
 This file holds the arithmetic; the layers are walked by the engine, since what is dropped must never be computed:
 
     counts = method.keeps(layout, num_tokens, budget_bytes)     # one per selectable layer, never rising
-    per layer: run it on the tokens that are left; survivors(queries, keys, counts[layer]) stay, in it and below it
+    per layer: run it on the tokens that are left; of their score(queries, keys) the best counts[layer] survive, in it
+    and in the layers after it
 
 What we do differently:
 - The published ratios keep 72 to 78 % of a prompt's cache. Here they give the shape and the budget gives the level:
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import cos, pi
 from operator import mul
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -41,6 +43,8 @@ from windowkv_service.selection.token_selector import ranking, sliding_bytes
 class PyramidInfer:
     """decay: ρ, of the deepest layers. recent_share: so many last tokens look back. distance_weight: what the very
     last one counts, the first of them counting 1."""
+
+    chooses_tokens: ClassVar[bool] = True
 
     name: str = "pyramidinfer"
     decay: float = 0.9
@@ -74,19 +78,20 @@ class PyramidInfer:
     def protected(self, num_recent: int, num_left: int, count: int) -> Protected:
         return protect(num_left, count, first=self.num_sinks, last=num_recent)
 
-    def survivors(
-        self, queries: Tensor, keys: Tensor, count: int, *, scale: float, softcap: float | None = None
-    ) -> Tensor:
-        """Which of the tokens that are left stay: ascending places among them, [count], on keys' device.
+    def score(self, queries: Tensor, keys: Tensor, *, scale: float, softcap: float | None = None) -> Tensor:
+        """What the tokens that are left get from the last m = num_recent(prompt) of them, or fewer where fewer are
+        left: fp32 [tokens left].
 
-        queries: [num_heads, m, head_dim] of the last m = num_recent(prompt) of them, or fewer where fewer are left.
-        keys: [tokens left, num_kv_heads, head_dim]; both after RoPE at the tokens' own positions.
+        queries: [num_heads, m, head_dim]. keys: [tokens left, num_kv_heads, head_dim]; both after RoPE at the tokens'
+        own positions.
         """
-        num_left, num_recent = keys.shape[0], queries.shape[1]
+        weights = torch.linspace(1.0, self.distance_weight, queries.shape[1], device=keys.device)
+        return attention_received(queries, keys, scale=scale, softcap=softcap, weights=weights).mean(dim=0)
+
+    def survivors(self, score: Tensor, num_recent: int, count: int) -> Tensor:
+        """Which of the tokens that are left stay: ascending places among them, count or all, on score's device."""
+        num_left = score.shape[0]
         if count >= num_left:
-            return torch.arange(num_left, device=keys.device)
-        weights = torch.linspace(1.0, self.distance_weight, num_recent, device=keys.device)
-        received = attention_received(queries, keys, scale=scale, softcap=softcap, weights=weights)
-        protected = self.protected(num_recent, num_left, count)
-        order = ranking(received.mean(dim=0, keepdim=True), protected)[0]
+            return torch.arange(num_left, device=score.device)
+        order = ranking(score[None], self.protected(num_recent, num_left, count))[0]
         return order[:count].sort().values
