@@ -22,7 +22,13 @@ from windowkv_service.engine.resources import Resources
 NUM_DOCUMENTS = 6
 NUM_ASKERS = 4
 NUM_QUESTIONS = 25  # per asker
-KINDS = [{"kept_ratio": 1.0}, {"kept_ratio": 0.4}, {"kept_ratio": 0.4, "retention": "selected"}]
+KINDS = [
+    {"kept_ratio": 1.0},
+    {"kept_ratio": 0.4},
+    {"kept_ratio": 0.4, "retention": "selected"},
+    {"kept_ratio": 0.4, "method": "h2o"},
+    {"kept_ratio": 0.4, "method": "pyramidinfer", "retention": "selected"},
+]
 HONEST = (CacheNotFound, TierDown, CacheFull)  # what may be said instead of an answer
 
 

@@ -28,6 +28,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "uncompressed": {"kept_ratio": 1.0},
     "chosen-by-the-question": {"kept_ratio": 0.4},
     "as-published": {"kept_ratio": 0.4, "retention": "selected"},
+    "tokens-of-each-head": {"kept_ratio": 0.4, "method": "snapkv"},
+    "tokens-dropped-on-the-way": {"kept_ratio": 0.4, "method": "pyramidinfer"},
 }
 
 
@@ -76,6 +78,11 @@ def forget_the_device(resources: Resources) -> None:
 
 def entry_of(worker: RunningService, name: str) -> Entry:
     return worker.ask(lambda resources: resources.store.get("default", name))
+
+
+def read_addresses(entry: Entry) -> list[bytes]:
+    """Of blocks that every answer reads: of strips, where the cache keeps tokens, else of the first group's windows."""
+    return [*entry.strip_addresses] or [entry.block_addresses[0][window] for window in entry.windows[0]]
 
 
 def key(address: bytes) -> bytes:
@@ -162,7 +169,7 @@ def test_a_damaged_block_is_computed_again(
 ) -> None:
     name, expected = create_and_ask(client, **KINDS[kind])
     entry, failures = entry_of(worker, name), corrupt_count(worker, "redis")
-    DAMAGES[damage](redis, key(entry.block_addresses[0][0]))
+    DAMAGES[damage](redis, key(read_addresses(entry)[0]))
     said = ask_after_a_loss(client, worker, name)
     assert said.token_ids == expected
     assert (said.usage.is_recomputed, said.usage.miss_reason) == (True, "corrupt")
@@ -237,8 +244,8 @@ def test_two_swapped_blocks_are_both_found_out(
 ) -> None:
     name, expected = create_and_ask(client, **KINDS[kind])
     entry, failures = entry_of(worker, name), corrupt_count(worker, "redis")
-    first, last = entry.block_addresses[0][0], entry.block_addresses[0][entry.windows[0][-1]]
-    redis.swap(key(first), key(last))
+    addresses = read_addresses(entry)
+    redis.swap(key(addresses[0]), key(addresses[-1]))
     said = ask_after_a_loss(client, worker, name)
     assert said.token_ids == expected
     assert said.usage.is_recomputed

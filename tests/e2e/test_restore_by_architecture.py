@@ -71,3 +71,22 @@ def test_a_compressed_cache_answers_as_before_and_after_a_loss(
         assert (said.token_ids, said.usage.is_recomputed) == (expected, True)
         full = answer(client, QUESTION, cache.name, selection="full")
         assert full.token_ids == plain_generate(model, DOCUMENT + QUESTION, 14)
+
+
+@pytest.mark.parametrize("method", ["snapkv", "pyramidinfer"])
+def test_a_cache_of_single_tokens_answers_as_before_and_after_a_loss(
+    start: START, redis: RedisServer, method: str
+) -> None:
+    with start() as worker, asking(worker) as client:
+        cache = create_in_redis(client, token_ids=DOCUMENT, kept_ratio=0.5, method=method)
+        expected = answer(client, QUESTION, cache).token_ids
+        entry = worker.ask(lambda resources: resources.store.get("default", cache.name))
+    with start() as worker, asking(worker) as client:
+        assert answer(client, QUESTION, cache.name).token_ids == expected
+        assert prefilled_tokens(worker) == 0
+        assert client.caches.get(cache).stored_bytes == cache.stored_bytes
+    lost = (entry.strip_addresses or entry.addresses)[::3]  # a model may have nothing to choose from
+    redis.client.delete(*(KEY_PREFIX + address.hex().encode() for address in lost))
+    with start() as worker, asking(worker) as client:
+        said = answer(client, QUESTION, cache.name)
+        assert (said.token_ids, said.usage.is_recomputed) == (expected, True)

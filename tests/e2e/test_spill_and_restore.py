@@ -34,6 +34,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "uncompressed": {"kept_ratio": 1.0},
     "chosen-by-the-question": {"kept_ratio": 0.4},
     "as-published": {"kept_ratio": 0.4, "retention": "selected"},
+    "tokens-of-each-head": {"kept_ratio": 0.4, "method": "kvzip"},
+    "tokens-dropped-on-the-way": {"kept_ratio": 0.4, "method": "pyramidinfer"},
 }
 
 

@@ -63,7 +63,7 @@ def test_the_recent_tokens_attention_decides_the_later_the_more(
     num_recent, count = min(num_recent, num_left), max(1, int(keep * num_left))
     prompt = ObservedPrompt(make_layout(1), num_left, heads_per_kv=heads_per_kv, seed=seed)
     queries, keys = prompt.queries[0][:, num_left - num_recent :], prompt.keys[0]
-    got = method.survivors(queries, keys, count, scale=0.3).tolist()
+    got = method.survivors(method.score(queries, keys, scale=0.3), num_recent, count).tolist()
 
     score = np.zeros(num_left)
     for head in range(queries.shape[0]):
@@ -91,7 +91,8 @@ def test_sinks_and_recent_tokens_stay_and_leave_room_for_others():
     assert method.protected(21, 100, 60) == (4, 21)
     assert method.protected(21, 100, 30) == (4, 11)
     prompt = ObservedPrompt(make_layout(1), 100)
-    got = method.survivors(prompt.queries[0][:, -21:], prompt.keys[0], 60, scale=0.3)
+    score = method.score(prompt.queries[0][:, -21:], prompt.keys[0], scale=0.3)
+    got = method.survivors(score, 21, 60)
     assert set(range(4)) | set(range(79, 100)) <= set(got.tolist())
     assert torch.equal(got, got.sort().values) and got.numel() == 60
     assert pytest.approx(1.0) == method.shares(1)[0]
