@@ -8,32 +8,30 @@ import torch
 
 from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.sequence import Sequence
-from windowkv_service.engine.tables import BatchTables, BlockTables
+from windowkv_service.engine.tables import BlockTables, stack_up
+from windowkv_service.model.decode_steps import DecodeSteps
 from windowkv_service.model.sampler import SamplerBatch
 
 
 class DecodeBatch:
-    """Keeps the padded tables, and what sampling needs on the device, while the same sequences run on the same
-    tables."""
+    """While the same sequences run on the same tables, all that a step needs stays on the device, the tokens too."""
 
     def __init__(self, resources: Resources) -> None:
-        self._runner = resources.runner
         self._metrics = resources.metrics.requests
         self._model = resources.model
+        self._steps = DecodeSteps.on(
+            resources.runner, resources.model.layout.window_size, resources.model.device
+        )
         self._sequences: list[Sequence] = []
-        self._batched: list[BlockTables] = []
-        self._tables: BatchTables | None = None
+        self._tables: list[BlockTables] = []
         self._sampler: SamplerBatch | None = None
 
     def step(self, sequences: Many[Sequence]) -> None:
         """Run each sequence's last token and accept the next."""
-        tables, sampler = self._parts_of(sequences)
-        device = self._model.device
-        token_ids = torch.tensor([[sequence.last_token] for sequence in sequences], device=device)
-        positions = torch.tensor([[sequence.position] for sequence in sequences], device=device)
-        tail_lengths = [sequence.position - sequence.tables.tail_start for sequence in sequences]
-        logits = self._runner.logits(token_ids, positions, tables.step(tail_lengths))
-        for sequence, sampled in zip(sequences, sampler.sample(logits).read(), strict=True):
+        sampler = self._begin(sequences)
+        drawn = sampler.sample(self._steps.logits())
+        self._steps.feed(drawn.token_ids)
+        for sequence, sampled in zip(sequences, drawn.read(), strict=True):
             before = sequence.last_token_time
             try:
                 sequence.accept(sampled)
@@ -42,13 +40,16 @@ class DecodeBatch:
                 continue
             self._metrics.token_after(sequence.last_token_time - before)
 
-    def _parts_of(self, sequences: Many[Sequence]) -> tuple[BatchTables, SamplerBatch]:
-        batched = [sequence.tables for sequence in sequences]
-        if self._tables is None or self._batched != batched:  # one that chose windows anew has new tables
-            self._batched = batched
-            self._tables = BatchTables(batched, self._model.layout.window_size)
-        if self._sampler is None or self._sequences != list(sequences):
-            self._sequences = list(sequences)
+    def _begin(self, sequences: Many[Sequence]) -> SamplerBatch:
+        """Go on with the batch as it is, or make it anew: a sequence has come or gone, or has chosen windows again."""
+        tables = [sequence.tables for sequence in sequences]
+        if self._sampler is None or self._sequences != list(sequences) or self._tables != tables:
+            self._sequences, self._tables = list(sequences), tables
+            device = self._model.device
+            token_ids = torch.tensor([sequence.last_token for sequence in sequences], device=device)
+            positions = torch.tensor([sequence.position for sequence in sequences], device=device)
+            tail_starts = torch.tensor([each.tail_start for each in tables], device=device)
+            self._steps.begin(stack_up(tables), token_ids, positions, positions - tail_starts)
             states = [sequence.sampler for sequence in sequences]
-            self._sampler = SamplerBatch(states, self._model.vocab_size, self._model.device)
-        return self._tables, self._sampler
+            self._sampler = SamplerBatch(states, self._model.vocab_size, device)
+        return self._sampler

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from windowkv_service.kv.layout import KVGroup, KVLayout
 from windowkv_service.kv.strips import Strips
 from windowkv_service.model.attention import LayerTables
+from windowkv_service.model.step_buffers import Stack
 
 
 @dataclass(frozen=True)
@@ -108,57 +109,31 @@ class BlockTables:
 
     def rows(self, first: int, last: int) -> dict[int, LayerTables]:
         """The tables as a batch of one, for running tail tokens first … last - 1, by layer."""
-        return {
-            layer: stack.view([last], stack.slots[:, first:last])
-            for stack in self._alone.stacks
-            for layer in stack.layers
-        }
-
-    @cached_property
-    def _alone(self) -> BatchTables:
-        return BatchTables([self], self._layout.window_size)
-
-
-class BatchTables:
-    """The tables of several sequences, padded into one set; made when the batch changes. They are split alike."""
-
-    def __init__(self, sequences: Sequence[BlockTables], window_size: int) -> None:
-        self.stacks = [
-            _Stack(parts, window_size) for parts in zip(*(each.layers for each in sequences), strict=True)
-        ]
-
-    def step(self, tail_lengths: Sequence[int]) -> Mapping[int, LayerTables]:
-        """For one new token per sequence, each the tail's tail_lengths[b]-th (from 0)."""
-        columns = torch.tensor(tail_lengths, device=self.stacks[0].slots.device)[:, None]
-        views = {}
-        for stack in self.stacks:
-            slots = stack.slots.gather(1, columns.repeat_interleave(stack.split, 0))
-            view = stack.view([length + 1 for length in tail_lengths], slots)
-            views.update(dict.fromkeys(stack.layers, view))
+        views: dict[int, LayerTables] = {}
+        for each, stack in zip(self.layers, self._alone, strict=True):
+            longest = max(row.num_prefix_blocks for row in each.rows)
+            view = stack.front(longest - (-last // self._layout.window_size), first, last)
+            views.update(dict.fromkeys(each.layers, view))
         return views
 
+    @cached_property
+    def _alone(self) -> list[Stack]:
+        return stack_up([self])
 
-class _Stack:
-    """The rows of the same layers of several sequences, padded to one width: sequence by sequence."""
 
-    def __init__(self, parts: Sequence[LayerRows], window_size: int) -> None:
-        rows = [row for part in parts for row in part.rows]
-        self._window_size = window_size
-        self.layers = parts[0].layers
-        self.is_split = parts[0].is_split
-        self.split = len(parts[0].rows)
-        self._block_ids = pad_sequence([row.block_ids for row in rows], batch_first=True)
-        self._positions = pad_sequence(
-            [row.key_positions for row in rows], batch_first=True, padding_value=-1
-        )
-        self.slots = pad_sequence([row.tail_slots for row in rows], batch_first=True)
-        self._longest_prefixes = [max(row.num_prefix_blocks for row in part.rows) for part in parts]
+def stack_up(sequences: Sequence[BlockTables]) -> list[Stack]:
+    """The tables of several sequences that are split alike, padded to one width: a stack for layers that share them."""
+    return [_stack(parts) for parts in zip(*(each.layers for each in sequences), strict=True)]
 
-    def view(self, num_tail_tokens: Sequence[int], slots: Tensor) -> LayerTables:
-        """As much of the width as holds something once each sequence's tail has so many tokens."""
-        used = max(
-            prefix - (-num_tokens // self._window_size)
-            for prefix, num_tokens in zip(self._longest_prefixes, num_tail_tokens, strict=True)
-        )
-        positions = self._positions[:, : used * self._window_size]
-        return LayerTables(self._block_ids[:, :used], positions, slots, self.is_split)
+
+def _stack(parts: Sequence[LayerRows]) -> Stack:
+    rows = [row for part in parts for row in part.rows]
+    num_prefix_blocks = torch.tensor([row.num_prefix_blocks for row in rows])
+    return Stack(
+        parts[0].layers,
+        len(parts[0].rows) if parts[0].is_split else None,
+        pad_sequence([row.block_ids for row in rows], batch_first=True),
+        pad_sequence([row.key_positions for row in rows], batch_first=True, padding_value=-1),
+        pad_sequence([row.tail_slots for row in rows], batch_first=True, padding_value=-1),
+        num_prefix_blocks.to(rows[0].block_ids.device),
+    )

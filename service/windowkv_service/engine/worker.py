@@ -51,9 +51,8 @@ class Worker:
         self._waiting: dict[Task, None] = {}
         self._turns: deque[Task] = deque()
         self._decoding: dict[Task, Decoding] = {}
-        self._batches: dict[
-            frozenset[int], DecodeBatch
-        ] = {}  # by the layers whose KV heads have tables of their own
+        # by the layers whose KV heads have tables of their own
+        self._batches: dict[frozenset[int], DecodeBatch] = {}
         self._is_stopping = False
         self.is_broken = False  # its thread has ended by a fault of ours: only a restart helps
         self._last_tick = 0.0
@@ -131,7 +130,9 @@ class Worker:
         for task, decoding in self._decoding.items():
             alike.setdefault(decoding.sequence.tables.split_layers, []).append(task)
         for split_layers, tasks in alike.items():
-            self._decode_batch(self._batches.setdefault(split_layers, DecodeBatch(self._resources)), tasks)
+            if split_layers not in self._batches:
+                self._batches[split_layers] = DecodeBatch(self._resources)
+            self._decode_batch(self._batches[split_layers], tasks)
         for task in [task for task, decoding in self._decoding.items() if decoding.is_over()]:
             del self._decoding[task]
             self._advance(task)

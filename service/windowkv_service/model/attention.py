@@ -171,7 +171,8 @@ def _plain_attention(queries: Tensor, keys: Tensor, values: Tensor, visible: Ten
 class LayerTables:
     """Where a layer finds the KV of a batch of B sequences.
 
-    block_table [R, NB]; key_positions [R, NB * window_size], -1 where a slot is empty; slots [R, m] take the new KV.
+    block_table [R, NB]; key_positions [R, NB * window_size], -1 where a slot is empty; slots [R, m] take the new KV,
+    except where they are -1. num_filled [R]: nothing is visible from that slot on; None: the tables are no wider.
     R = B where the layer's KV heads share the blocks of its group. Where each has strips of its own, R = B *
     num_kv_heads: a sequence's heads are rows of their own, one after the other.
     """
@@ -180,6 +181,7 @@ class LayerTables:
     key_positions: Tensor
     slots: Tensor
     is_split: bool = False
+    num_filled: Tensor | None = None
 
 
 class LeadersHeard(Exception):
@@ -222,7 +224,8 @@ class BlockView:
             place,
             tables.block_table,
             tables.key_positions,
-            self._query_positions.repeat_interleave(split, 0),
+            repeat_rows(self._query_positions, split),
+            tables.num_filled,
             scale=terms.scale,
             sliding_window=terms.sliding_window,
             softcap=terms.softcap,
@@ -237,6 +240,11 @@ class BlockView:
         if is_split:
             return self._arenas.strips_of(group), 0, self._layout.num_kv_heads
         return self._arenas.of(group), place, 1
+
+
+def repeat_rows(rows: Tensor, split: int) -> Tensor:
+    """[B, …] → [B * split, …], each row so many times; a view where that is once."""
+    return rows[:, None].expand(-1, split, *rows.shape[1:]).flatten(0, 1)
 
 
 def _rows(heads: Tensor, split: int) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windowkv_service.engine.tables import BatchTables, BlockTables
+from windowkv_service.engine.tables import BlockTables, stack_up
+from windowkv_service.model.attention import LayerTables
 from windowkv_service.kv.layout import KVLayout
 from windowkv_service.kv.strips import Strips
 
@@ -38,6 +39,12 @@ def tables(
     block_ids = [[next(ids) for _ in row] for row in windows]
     tail_ids = [[next(ids) for _ in range(num_tail_blocks)] for _ in windows]
     return BlockTables(layout(len(windows)), windows, block_ids, tail_ids, tail_start, CPU)
+
+
+def step(made: Sequence[BlockTables], tail_lengths: Sequence[int]) -> dict[int, LayerTables]:
+    """By layer, for one more token of each."""
+    lengths = torch.tensor(tail_lengths)
+    return {layer: stack.step(lengths) for stack in stack_up(made) for layer in stack.layers}
 
 
 def test_prefix_blocks_hold_the_positions_of_their_windows() -> None:
@@ -93,7 +100,7 @@ def test_a_batch_shows_each_sequence_what_it_would_see_alone(
         for number, (windows, tail_start, _) in enumerate(drawn)
     ]
     lengths = [length for _, _, length in drawn]
-    together = BatchTables(made, WINDOW).step(lengths)
+    together = step(made, lengths)
     for number, (one, length) in enumerate(zip(made, lengths, strict=True)):
         for group, alone in one.rows(length, length + 1).items():
             width = alone.block_table.shape[1]
@@ -103,6 +110,8 @@ def test_a_batch_shows_each_sequence_what_it_would_see_alone(
             assert positions[: width * WINDOW] == alone.key_positions[0].tolist()
             beyond = positions[width * WINDOW :]
             assert all(position == -1 or position > one.tail_start + length for position in beyond)
+            assert batch.num_filled is not None
+            assert batch.num_filled[number] == width * WINDOW
             assert batch.slots[number].tolist() == alone.slots[0].tolist()
 
 
@@ -124,8 +133,11 @@ def test_each_head_of_a_split_layer_has_a_row_of_its_strips_and_its_part_of_the_
         [[28 * WINDOW, 28 * WINDOW + 1], [29 * WINDOW, 29 * WINDOW + 1]],
         [[30 * WINDOW, 30 * WINDOW + 1], [31 * WINDOW, 31 * WINDOW + 1]],
     ]
-    together = BatchTables([made, made], WINDOW).step([1, 3])
-    assert together[0].block_table.tolist() == rows[0].block_table.tolist() * 2
+    together = step([made, made], [1, 3])
+    assert together[0].num_filled is not None
+    assert together[0].num_filled.tolist() == [12, 8, 12, 8]
+    width = rows[0].block_table.shape[1]
+    assert together[0].block_table[:, :width].tolist() == rows[0].block_table.tolist() * 2
     assert together[1].slots.flatten().tolist() == [
         30 * WINDOW + 1,
         31 * WINDOW + 1,
