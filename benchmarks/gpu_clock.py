@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +42,28 @@ class GpuClock:
             pairs.append((begin, end))
         return statistics.median(begin.elapsed_time(end) for begin, end in pairs) / 1e3
 
+    def wall_seconds(self, work: Callable[[], object]) -> float:
+        """Once, by the wall, until the device has nothing left to do: for work that the host takes part in."""
+        torch.cuda.synchronize(self.device)
+        started = time.perf_counter()
+        work()
+        torch.cuda.synchronize(self.device)
+        return time.perf_counter() - started
+
+    def idle_share(self, work: Callable[[], object], times: int = 10) -> float | None:
+        """The part of the time in which no kernel ran, from the first kernel to the last, of so many rounds of work."""
+        activities = [torch.profiler.ProfilerActivity.CUDA, torch.profiler.ProfilerActivity.CPU]
+        with torch.profiler.profile(activities=activities) as profile:
+            for _ in range(times):
+                work()
+            torch.cuda.synchronize(self.device)
+        kernels = [
+            (event.time_range.start, event.time_range.end)
+            for event in profile.events() or ()
+            if event.device_type == torch.autograd.DeviceType.CUDA
+        ]
+        return uncovered(kernels)
+
     def copy_bandwidth(self) -> float:
         """Bytes per second, read and written, of a large copy on the device."""
         source = torch.ones(COPIED_BYTES // 2, dtype=torch.int16, device=self.device)
@@ -52,3 +74,16 @@ class GpuClock:
         """What one kernel takes that does next to nothing."""
         one = torch.zeros(1, device=self.device)
         return self.seconds(lambda: one.add_(1.0))
+
+
+def uncovered(intervals: Sequence[tuple[float, float]]) -> float | None:
+    """The share of the time from the first beginning to the last end that no interval covers; None of none."""
+    if not intervals:
+        return None
+    ordered = sorted(intervals)
+    begin = until = ordered[0][0]
+    idle = 0.0
+    for start, end in ordered:
+        idle += max(0.0, start - until)
+        until = max(until, end)
+    return idle / (until - begin) if until > begin else 0.0

@@ -13,13 +13,10 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -29,6 +26,7 @@ sys.path[:0] = [str(ROOT / "kernels"), str(ROOT / "tests" / "support")]
 
 from bar_chart import Bar, draw  # noqa: E402
 from gpu_clock import GpuClock  # noqa: E402
+from gpu_machine import describe  # noqa: E402
 from kernel_cases.on_gpu import CASES  # noqa: E402
 from kernel_problems import Problem, problems  # noqa: E402
 
@@ -89,32 +87,6 @@ def measure(clock: GpuClock, bandwidth: float, launch_s: float) -> list[Row]:
             flush=True,
         )
     return rows
-
-
-def describe(device: torch.device, bandwidth: float, launch_s: float) -> dict[str, str]:
-    properties = torch.cuda.get_device_properties(device)
-    return {
-        "GPU": properties.name,
-        "memory": f"{properties.total_memory / 2**30:.0f} GiB",
-        "multiprocessors": str(properties.multi_processor_count),
-        "compute capability": f"{properties.major}.{properties.minor}",
-        "driver and clocks": _ask_driver(),
-        "copy bandwidth": f"{bandwidth / 1e12:.3f} TB/s, read and written",
-        "empty launch": f"{1e6 * launch_s:.1f} µs",
-        "versions": f"torch {torch.__version__}, triton {version('triton')}, CUDA {torch.version.cuda}, "
-        f"Python {platform.python_version()}",
-        "processor": platform.machine(),
-    }
-
-
-def _ask_driver() -> str:
-    fields = "driver_version,clocks.max.sm,clocks.max.memory,power.limit"
-    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return answer.stdout.strip().splitlines()[0]
 
 
 def render(rows: Sequence[Row], machine: dict[str, str]) -> str:

@@ -1,0 +1,212 @@
+"""What is measured of a model: decode steps, throughput, first tokens, restores and compression."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from model_shapes import weight_bytes
+from model_subject import Cached, Memory, Subject, Windows
+
+from windowkv_service.kv.copies import Copies, copies_of
+from windowkv_service.model.attention import ATTENTION_NAME
+
+
+class Clock(Protocol):
+    """seconds: of one round, median; wall_seconds: once, the host's part included; idle_share: of the GPU, or None."""
+
+    @property
+    def device(self) -> torch.device: ...
+    def seconds(self, work: Callable[[], object]) -> float: ...
+    def wall_seconds(self, work: Callable[[], object]) -> float: ...
+    def idle_share(self, work: Callable[[], object]) -> float | None: ...
+    def copy_bandwidth(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """value and compared in seconds, tokens per second or a share; ratio is what the goal is about."""
+
+    value: float | None
+    compared: float | None
+    ratio: float | None
+
+
+def decode_one(subject: Subject, clock: Clock, bandwidth: float) -> Iterator[tuple[str, Result]]:
+    """One sequence on a compressed document, against the bytes of weights and kept KV."""
+    sizes = subject.sizes
+    windows = subject.some_windows(sizes.document, sizes.kept_ratio)
+    memory = subject.memory(subject.blocks_per_group(windows))
+    step = subject.decoding(memory, [windows], sizes.document)
+    seconds = clock.seconds(step)
+    floor = (weight_bytes(subject.module) + _kept_bytes(subject, windows)) / bandwidth
+    yield "step", Result(seconds, floor, floor / seconds)
+    idle = clock.idle_share(step)
+    yield "idle", Result(idle, None, idle)
+
+
+def throughput(subject: Subject, clock: Clock) -> Iterator[tuple[str, Result]]:
+    """A large batch on compressed documents, against as many full caches as fit into the same memory."""
+    sizes = subject.sizes
+    kept = _tokens_per_second(subject, clock, sizes.batch, sizes.kept_ratio)
+    num_full = max(1, int(sizes.batch * sizes.kept_ratio))
+    full = _tokens_per_second(subject, clock, num_full, 1.0)
+    yield "throughput", Result(kept, full, kept / full)
+    stock = _generate(subject, clock, num_full)
+    yield "generate", Result(kept, stock, None if stock is None else kept / stock)
+
+
+def first_token(subject: Subject, clock: Clock, num_tokens: int) -> Iterator[tuple[str, Result]]:
+    """A document that nobody knows against one that is cached: resident, and with all blocks in host memory."""
+    memory = subject.memory(subject.layout.num_windows(num_tokens))
+    prompt, question = subject.prompt(num_tokens), subject.prompt(subject.sizes.question)
+    done: list[Cached] = []
+    parts: list[float] = []
+
+    def cold() -> None:
+        staged: list = []
+        parts.append(clock.wall_seconds(lambda: staged.append(subject.prefill(memory, prompt))))
+        staging, observed = staged[0]
+        parts.append(
+            clock.wall_seconds(lambda: done.append(subject.compress(memory, staging, observed, num_tokens)))
+        )
+        subject.ask(memory, done[-1], num_tokens, question)
+
+    subject.prefill(memory, prompt[: 2 * subject.sizes.chunk])  # compiles and loads what is used for the first time
+    seconds = clock.wall_seconds(cold)
+    cached, prefill_s, compress_s = done[-1], parts[0], parts[1]
+    del parts
+    fetch = _Fetch(subject, memory, cached.windows)
+    warm_up = 2
+    for _ in range(warm_up):
+        subject.ask(memory, cached, num_tokens, question, fetch)
+    resident = clock.wall_seconds(lambda: subject.ask(memory, cached, num_tokens, question))
+    restored = clock.wall_seconds(lambda: subject.ask(memory, cached, num_tokens, question, fetch))
+    yield "warm", Result(restored, seconds, seconds / restored)
+    yield "resident", Result(resident, seconds, seconds / resident)
+    yield "compression", Result(compress_s, prefill_s, compress_s / prefill_s)
+
+
+def restore(subject: Subject, clock: Clock) -> Iterator[tuple[str, Result]]:
+    """A compressed document's blocks from host memory to the device, against one large copy of as many bytes."""
+    windows = subject.some_windows(subject.sizes.document, subject.sizes.kept_ratio)
+    memory = subject.memory(subject.blocks_per_group(windows))
+    fetch = _Fetch(subject, memory, windows)
+    size = _kept_bytes(subject, windows)
+    is_cuda = clock.device.type == "cuda"
+    source = torch.ones(size, dtype=torch.uint8, pin_memory=is_cuda)
+    target = torch.empty(size, dtype=torch.uint8, device=clock.device)
+    for work in (fetch.all, lambda: target.copy_(source)):
+        work()
+    seconds = min(clock.wall_seconds(fetch.all) for _ in range(3))
+    plain = min(clock.wall_seconds(lambda: target.copy_(source, non_blocking=True)) for _ in range(3))
+    yield "restore", Result(seconds, plain, plain / seconds)
+
+
+class _Fetch:
+    """Blocks in host memory, copied to the device as many as a question asks for."""
+
+    def __init__(self, subject: Subject, memory: Memory, windows: Windows) -> None:
+        self._memory = memory
+        self._subject = subject
+        self._count = [len(each) for each in windows]
+        layout = subject.layout
+        size = sum(
+            -(-layout.block_bytes(group) // 512) * 512 * count
+            for group, count in zip(layout.groups, self._count, strict=True)
+        )
+        self._copies: Copies = copies_of(subject.device, size)
+        self._rooms = [
+            [self._copies.take(layout.block_bytes(group)) for _ in range(count)]
+            for group, count in zip(layout.groups, self._count, strict=True)
+        ]
+        for group, rooms in zip(layout.groups, self._rooms, strict=True):
+            self._copies.out(memory.arenas.of(group)[: len(rooms)], rooms).wait()
+
+    def all(self) -> None:
+        self(self._count_of_all())
+
+    def __call__(self, windows: Windows) -> None:
+        """Bring as many blocks as windows has, or all there are."""
+        places = self._subject.place(windows)
+        pairs = [
+            (room, self._memory.arenas.of(group)[block])
+            for group, rooms, blocks in zip(self._subject.layout.groups, self._rooms, places, strict=True)
+            for room, block in zip(rooms, blocks, strict=False)
+        ]
+        self._copies.into([room for room, _ in pairs], [block for _, block in pairs]).wait()
+
+    def _count_of_all(self) -> Windows:
+        return [range(count) for count in self._count]
+
+
+def _tokens_per_second(subject: Subject, clock: Clock, batch: int, kept_ratio: float) -> float:
+    sizes = subject.sizes
+    documents = [subject.some_windows(sizes.document, kept_ratio) for _ in range(batch)]
+    memory = subject.memory(sum(map(subject.blocks_per_group, documents)))
+    return batch / clock.seconds(subject.decoding(memory, documents, sizes.document))
+
+
+def _generate(subject: Subject, clock: Clock, batch: int) -> float | None:
+    """transformers' own: static cache, not compiled, which would take minutes. None where it runs out of memory."""
+    sizes = subject.sizes
+    ids = torch.tensor([subject.prompt(sizes.document) for _ in range(batch)], device=subject.device)
+
+    def run(num_new: int) -> None:
+        subject.module.generate(  # type: ignore[operator]
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=num_new,
+            min_new_tokens=num_new,
+            do_sample=False,
+            cache_implementation="static",
+            prefill_chunk_size=sizes.chunk,
+            disable_compile=True,
+            pad_token_id=0,
+            eos_token_id=None,
+        )
+
+    subject.module.set_attn_implementation("sdpa")  # type: ignore[operator]
+    try:
+        with torch.inference_mode():
+            one, many = (clock.wall_seconds(lambda n=n: run(n)) for n in (1, 1 + sizes.steps))
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        subject.module.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
+        release(subject.device)
+    return batch * sizes.steps / max(many - one, 1e-9)
+
+
+def _kept_bytes(subject: Subject, windows: Windows) -> int:
+    layout = subject.layout
+    return sum(
+        len(chosen) * layout.block_bytes(group) for group, chosen in zip(layout.groups, windows, strict=True)
+    )
+
+
+def release(device: torch.device) -> None:
+    """Give back what a measurement took."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+Measurement = Callable[[], Iterator[tuple[str, Result]]]
+
+
+def measurements(subject: Subject, clock: Clock, bandwidth: float) -> Sequence[tuple[str, Measurement]]:
+    """(prefix of the names of its results, the measurement), in the order of the table."""
+    sizes = subject.sizes
+    work: list[tuple[str, Measurement]] = [
+        ("", lambda: decode_one(subject, clock, bandwidth)),
+        ("", lambda: throughput(subject, clock)),
+        ("", lambda: restore(subject, clock)),
+        ("document ", lambda: first_token(subject, clock, sizes.document)),
+    ]
+    if subject.shape.long_document:
+        work.append(("long document ", lambda: first_token(subject, clock, sizes.long_document)))
+    return work
