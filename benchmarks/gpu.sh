@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one command, in under ten minutes: the kernels' tests, then the kernels' table.
+# Everything that needs a GPU, in one command, in under ten minutes: the kernels' tests and table, then the service's
+# parts and whole models of real shape.
 # Needs an NVIDIA GPU, python3 with torch, triton and transformers; no network, nothing installed.
 # Results: benchmarks/results/gpu (JSON, CSV, Markdown, PNG). PYTHON chooses another interpreter.
 set -euo pipefail

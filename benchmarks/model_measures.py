@@ -75,13 +75,13 @@ def first_token(subject: Subject, clock: Clock, num_tokens: int) -> Iterator[tup
         )
         subject.ask(memory, done[-1], num_tokens, question)
 
-    subject.prefill(memory, prompt[: 2 * subject.sizes.chunk])  # compiles and loads what is used for the first time
+    subject.prefill(
+        memory, prompt[: 2 * subject.sizes.chunk]
+    )  # compiles and loads what is used for the first time
     seconds = clock.wall_seconds(cold)
-    cached, prefill_s, compress_s = done[-1], parts[0], parts[1]
-    del parts
+    cached, (prefill_s, compress_s) = done[-1], parts
     fetch = _Fetch(subject, memory, cached.windows)
-    warm_up = 2
-    for _ in range(warm_up):
+    for _ in range(2):
         subject.ask(memory, cached, num_tokens, question, fetch)
     resident = clock.wall_seconds(lambda: subject.ask(memory, cached, num_tokens, question))
     restored = clock.wall_seconds(lambda: subject.ask(memory, cached, num_tokens, question, fetch))

@@ -1,7 +1,7 @@
 """What models of real shape reach on this machine's GPU: decode steps, throughput, first tokens, restores, compression.
 
-    python benchmarks/models.py            measures; writes benchmarks/results/gpu/models.*
-    python benchmarks/models.py --tiny     the same code on a miniature model, on the processor: proves nothing but itself
+    python benchmarks/models.py            checks the service's parts, then measures; writes results/gpu/models.*
+    python benchmarks/models.py --tiny     the same code on a miniature model, on the processor: it proves only itself
     python benchmarks/models.py --plan     the table of what would be measured
 
 Weights are random and whole: no layer is left out and nothing is extrapolated. Needs torch, triton and transformers,
@@ -11,139 +11,41 @@ nothing else, and no network.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / room) for room in ("kernels", "service", "proto")]
+sys.path[:0] = [str(ROOT / room) for room in ("kernels", "service", "proto", "tests/support")]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch  # noqa: E402
-from bar_chart import Bar, draw  # noqa: E402
+from gpu_checks import CHECKS  # noqa: E402
 from gpu_clock import GpuClock  # noqa: E402
 from gpu_machine import describe  # noqa: E402
-from model_measures import Clock, Result, measurements, release  # noqa: E402
+from model_measures import Clock, measurements, release  # noqa: E402
 from model_shapes import LLAMA, MINIATURE, QWEN, REAL, TINY, Shape, Sizes  # noqa: E402
 from model_subject import Subject  # noqa: E402
+from model_table import Kind, Row, kinds, number, row, write  # noqa: E402
 from wall_clock import WallClock  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "gpu"
 NO_GPU = "There is no NVIDIA GPU that torch can use here: nothing was measured."
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What one row says. is_rate: tokens per second; is_share: of the time; else a time. goal: of the ratio."""
-
-    what: str
-    compared_with: str
-    ratio: str
-    goal: float | None = None
-    is_upper: bool = False
-    is_rate: bool = False
-    is_share: bool = False
-
-
-def kinds(shape: Shape, sizes: Sizes) -> dict[str, Kind]:
-    """Every row of a model, by the name of its result."""
-    kept = f"kept {sizes.kept_ratio}"
-    num_full = max(1, int(sizes.batch * sizes.kept_ratio))
-    rows = {
-        "step": Kind(
-            f"decode step, batch 1, document of {sizes.document}, {kept}",
-            "bytes of weights and kept KV over copy bandwidth",
-            "of the floor",
-            0.80,
-        ),
-        "idle": Kind("the same: GPU idle between kernels", "", "", 0.05, is_upper=True, is_share=True),
-        "throughput": Kind(
-            f"decode, batch {sizes.batch}, documents of {sizes.document}, {kept}",
-            f"full caches in the same memory, batch {num_full}",
-            "times",
-            5.0,
-            is_rate=True,
-        ),
-        "generate": Kind(
-            "the same",
-            f"transformers generate, static cache, not compiled, batch {num_full}",
-            "times",
-            is_rate=True,
-        ),
-        "restore": Kind(
-            f"restore of a document of {sizes.document}, {kept}, from host memory, without checksums",
-            "one copy of as many bytes",
-            "of the copy",
-            0.80,
-        ),
-    }
-    for prefix, num_tokens, goal in _documents(shape, sizes):
-        question = f"first token of a question on a document of {num_tokens}"
-        rows[f"{prefix}warm"] = Kind(
-            f"{question}: all blocks from host memory", "prefilled first", "times", goal
-        )
-        rows[f"{prefix}resident"] = Kind(f"{question}: blocks on the device", "prefilled first", "times")
-        most = 0.01 if num_tokens == sizes.long_document else None
-        rows[f"{prefix}compression"] = Kind(
-            f"compression of a document of {num_tokens}, leader keys included",
-            "its prefill",
-            "of it",
-            most,
-            is_upper=True,
-        )
-    return rows
-
-
-def _documents(shape: Shape, sizes: Sizes) -> Iterator[tuple[str, int, float]]:
-    yield "document ", sizes.document, 50.0
-    if shape.long_document:
-        yield "long document ", sizes.long_document, 200.0
-
-
-@dataclass(frozen=True)
-class Row:
-    model: str
-    what: str
-    compared_with: str
-    unit: str
-    value: float | None
-    compared: float | None
-    ratio: float | None
-    goal: str
-    goal_share: float | None  # of the goal that was reached; None without a goal or a measurement
-
-
-def row(shape: Shape, kind: Kind, result: Result | None) -> Row:
-    value, compared, ratio = (None, None, None)
-    if result is not None:
-        value, compared, ratio = result.value, result.compared, result.ratio
-    unit = "tokens/s" if kind.is_rate else "%" if kind.is_share else "ms"
-    factor = {"tokens/s": 1.0, "%": 100.0, "ms": 1e3}[unit]
-    share = None
-    if ratio is not None and kind.goal is not None:
-        share = kind.goal / max(ratio, 1e-9) if kind.is_upper else ratio / kind.goal
-    return Row(
-        shape.name,
-        kind.what,
-        kind.compared_with,
-        unit,
-        None if value is None else factor * value,
-        None if compared is None else factor * compared,
-        ratio,
-        _goal(kind),
-        share,
-    )
-
-
-def _goal(kind: Kind) -> str:
-    if kind.goal is None:
-        return "–"
-    sign = "≤" if kind.is_upper else "≥"
-    return f"{sign} {kind.goal:g} times" if kind.ratio == "times" else f"{sign} {100 * kind.goal:g} %"
+def check(device: torch.device) -> int:
+    """The number of parts that do not do on this GPU what they must."""
+    num_failed = 0
+    for one in CHECKS:
+        try:
+            one(device)
+            verdict = "ok"
+        except Exception as error:  # what breaks one must not hide the others
+            num_failed += 1
+            verdict = f"FAILED: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        print(f"{verdict}  {one.__name__.replace('_', ' ')}", flush=True)
+    return num_failed
 
 
 def measure(
@@ -169,57 +71,6 @@ def measure(
         release(clock.device)
 
 
-def render(rows: Sequence[Row], machine: dict[str, str]) -> str:
-    lines = [
-        "# Models of real shape on a GPU",
-        "",
-        "By `benchmarks/gpu.sh`. Random weights, all layers. A step is a CUDA graph with sampling; the next token goes "
-        "back on the device.",
-        "",
-        "| machine | |",
-        "|---|---|",
-        *(f"| {name} | {value} |" for name, value in machine.items()),
-        "",
-        "| model | measured | value | compared with | value | ratio | goal |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for each in rows:
-        cells = [
-            each.model,
-            each.what,
-            _number(each.value, each.unit),
-            each.compared_with or "–",
-            _number(each.compared, each.unit) if each.compared_with else "–",
-            "not measured" if each.ratio is None else f"{each.ratio:.3g}",
-            each.goal,
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _number(value: float | None, unit: str) -> str:
-    return "not measured" if value is None else f"{value:.4g} {unit}"
-
-
-def write(rows: Sequence[Row], machine: dict[str, str], directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    data = [asdict(each) for each in rows]
-    text = json.dumps({"machine": machine, "rows": data}, indent=1, ensure_ascii=False)
-    (directory / "models.json").write_text(text + "\n", encoding="utf-8")
-    with (directory / "models.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(data[0]))
-        writer.writeheader()
-        writer.writerows(data)
-    (directory / "models.md").write_text(render(rows, machine), encoding="utf-8")
-    bars = [
-        Bar(f"{each.model}: {each.what}"[:72], each.goal_share, 1.0)
-        for each in rows
-        if each.goal_share is not None
-    ]
-    if bars:
-        draw(directory / "models.png", f"share of the goal, {machine['GPU']}", bars, full=2.0)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -232,6 +83,7 @@ def main() -> int:
         plan = [row(shape, kind, None) for shape in (LLAMA, QWEN) for kind in kinds(shape, REAL).values()]
         write(plan, {"GPU": "none: not measured"}, args.out)
         return 0
+    num_failed = 0
     if args.tiny:
         torch.set_num_threads(1)
         clock: Clock = WallClock()
@@ -245,12 +97,13 @@ def main() -> int:
         bandwidth = gpu.copy_bandwidth()
         shapes, sizes = [LLAMA, QWEN], REAL
         machine = describe(gpu.device, bandwidth, gpu.launch_seconds())
-    rows, num_failed = [], 0
+        num_failed = check(gpu.device)
+    rows: list[Row] = []
     for each, fault in measure(shapes, sizes, clock, bandwidth):
         if fault is None:
             rows.append(each)
             write(rows, machine, args.out)  # what is measured is kept, whatever comes after
-            print(f"{_number(each.value, each.unit):>24}  {each.ratio}  {each.model}: {each.what}", flush=True)
+            print(f"{number(each.value, each.unit):>24}  {each.ratio}  {each.model}: {each.what}", flush=True)
         else:
             num_failed += 1
             print(f"{each.model}: {each.what}: {type(fault).__name__}: {fault}", file=sys.stderr, flush=True)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windowkv_service.engine.tables import BlockTables, stack_up
-from windowkv_service.model.attention import LayerTables
 from windowkv_service.kv.layout import KVLayout
 from windowkv_service.kv.strips import Strips
+from windowkv_service.model.attention import LayerTables
 
 WINDOW = 4
 CPU = torch.device("cpu")

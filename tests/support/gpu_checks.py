@@ -1,0 +1,112 @@
+"""What the service's own parts must do on a real GPU; each raises AssertionError where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from paged_sequences import WINDOW, PagedSequences, generate
+
+from windowkv_service.domain.requests import Sampling
+from windowkv_service.kv.copies import StreamCopies
+from windowkv_service.model.decode_steps import EXACT, PADDED, DecodeSteps, Graphs
+from windowkv_service.model.sampler import Drawn, SamplerBatch, SamplerState
+
+Check = Callable[[torch.device], None]
+VOCAB_SIZE = 128_256
+SAMPLINGS = [
+    Sampling(),
+    Sampling(temperature=1.3, seed=3),
+    Sampling(temperature=0.8, seed=4, top_k=40, logprobs=5),
+    Sampling(frequency_penalty=1.5, min_tokens=3, stop_token_ids=(5,)),
+    Sampling(temperature=2.0, seed=5, top_p=0.7, min_p=0.001, repetition_penalty=1.7),
+]
+ROW = (8, 2, 16, 8, 128)
+ROW_BYTES = 2 * 8 * 2 * 16 * 8 * 128
+
+
+@contextmanager
+def nobody_waits() -> Iterator[None]:
+    """Whatever waits for the GPU in here raises."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def _draw(device: torch.device) -> list[Drawn]:
+    states = [SamplerState.make(one, [2, 3, 40], frozenset({1}), fresh_seed=0) for one in SAMPLINGS]
+    batch = SamplerBatch(states, VOCAB_SIZE, device)
+    rows = [torch.randn(len(states), VOCAB_SIZE, generator=torch.manual_seed(step)) * 3 for step in range(6)]
+    on_device = [each.to(device) for each in rows]
+    if device.type == "cpu":
+        return [batch.sample(logits) for logits in on_device]
+    with nobody_waits():
+        return [batch.sample(logits) for logits in on_device]
+
+
+def the_gpu_draws_what_the_processor_draws(device: torch.device) -> None:
+    """And nothing waits for the host meanwhile."""
+    for here, there in zip(_draw(torch.device("cpu")), _draw(device), strict=True):
+        assert [one.token_id for one in here.read()] == [one.token_id for one in there.read()]
+
+
+def blocks_go_out_and_come_back_beside_the_model(device: torch.device) -> None:
+    copies = StreamCopies(device, 64 * ROW_BYTES)
+    busy = torch.randn(4096, 4096, device=device)
+    source = torch.randn(40, *ROW, device=device).bfloat16()
+    expected = source.cpu()
+    rooms = [copies.take(ROW_BYTES) for _ in range(40)]
+    with nobody_waits():
+        for _ in range(50):
+            busy = busy @ busy / 64
+        landing = copies.out(source, rooms)
+    del source
+    torch.randn(40, *ROW, device=device)  # what was forgotten is others' only when it has been copied
+    landing.wait()
+    assert landing.is_done()
+    told = [torch.frombuffer(room, dtype=torch.bfloat16).view(ROW) for room in rooms]
+    assert torch.equal(torch.stack(told), expected)
+    arena = torch.zeros(64, *ROW, device=device, dtype=torch.bfloat16)
+    with nobody_waits():
+        back = copies.into(rooms, [arena[2 + number] for number in range(40)])
+    back.wait()
+    assert torch.equal(arena[2:42].cpu(), expected)
+    assert not arena[42:].any()
+
+
+def ordinary_memory_serves_where_the_page_locked_is_used_up(device: torch.device) -> None:
+    copies = StreamCopies(device, ROW_BYTES)
+    source = torch.randn(3, *ROW, device=device).bfloat16()
+    rooms = [copies.take(ROW_BYTES) for _ in range(3)]
+    copies.out(source, rooms).wait()
+    told = [torch.frombuffer(room, dtype=torch.bfloat16).view(ROW) for room in rooms]
+    assert torch.equal(torch.stack(told), source.cpu())
+
+
+def graphs_say_what_single_launches_say(device: torch.device) -> None:
+    """Each batch by a graph of its bucket, captured for others or for itself; replays do not wait."""
+    held = PagedSequences.make(device)
+    graphs = DecodeSteps(held.runner, WINDOW, device, PADDED, Graphs(device))
+    for rows in ([0], [1, 2], [0, 1, 2], [2, 0], [1]):
+        plain = PagedSequences.make(device)
+        expected = generate(plain, DecodeSteps(plain.runner, WINDOW, device, EXACT), rows)
+        for one, other in zip(expected, generate(held, graphs, rows), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    held.begin(graphs, [0, 1, 2])
+    token_ids = torch.ones(3, dtype=torch.long, device=device)
+    with nobody_waits():
+        graphs.logits()
+        graphs.feed(token_ids)
+        graphs.logits()
+
+
+CHECKS: list[Check] = [
+    the_gpu_draws_what_the_processor_draws,
+    blocks_go_out_and_come_back_beside_the_model,
+    ordinary_memory_serves_where_the_page_locked_is_used_up,
+    graphs_say_what_single_launches_say,
+]
