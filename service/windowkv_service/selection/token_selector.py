@@ -125,10 +125,10 @@ def ranking(scores: Tensor, protected: Protected) -> Tensor:
 def best_tokens(scores: Tensor, counts: Sequence[int], protected: Sequence[Protected]) -> list[Tensor]:
     """Per list of scores [lists, num_tokens] the count best positions, ascending, on the CPU, the protected ones first.
     A count beyond the prompt means all of it."""
-    return [
-        ranking(score[None], own)[0, :count].sort().values.cpu()
-        for score, count, own in zip(scores, counts, protected, strict=True)
-    ]
+    kept = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+    for row, score, count, own in zip(kept, scores, counts, protected, strict=True):
+        row[ranking(score[None], own)[0, :count]] = True
+    return [row.nonzero()[:, 0] for row in kept.cpu()]  # one copy a layer
 
 
 def sliding_bytes(layout: KVLayout, num_tokens: int) -> int:
@@ -146,9 +146,9 @@ def captured_share(observation: Observation, tokens: Mapping[tuple[int, int], Te
     for layer in layers:
         received = observed_attention(observation, layer, FIDELITY_TOKENS)
         shares = per_kv_head(received, observation.layout.num_kv_heads)
-        shares = shares / shares.sum(dim=1, keepdim=True)
+        shares = (shares / shares.sum(dim=1, keepdim=True)).cpu()
         for head, share in enumerate(shares):
             kept = tokens[layer, head]
             is_all = kept.numel() == observation.num_tokens  # then exactly 1, not 1 but for rounding
-            captured += 1.0 if is_all else min(1.0, float(share[kept.to(share.device)].sum()))
+            captured += 1.0 if is_all else min(1.0, float(share[kept].sum()))
     return captured / len(tokens) if tokens else 1.0

@@ -24,11 +24,17 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=25, deadline=None)
-@given(num_tokens=st.integers(1, 130), kept_ratio=st.floats(0.01, 1.0), task=st.sampled_from(Task))
-def test_a_choice_keeps_its_promises(layout, name, num_tokens, kept_ratio, task):
-    layout = make_layout(**LAYOUTS[layout])
+@given(
+    num_tokens=st.sampled_from([1, 7, 8, 9]) | st.integers(1, 130),
+    kept_ratio=st.floats(0.01, 1.0),
+    task=st.sampled_from(Task),
+    heads_per_kv=st.sampled_from([1, 2, 4, 8]),
+    head_dim=st.sampled_from([2, 8, 64]),
+)
+def test_a_choice_keeps_its_promises(layout, name, num_tokens, kept_ratio, task, heads_per_kv, head_dim):
+    layout = make_layout(**LAYOUTS[layout], head_dim=head_dim)
     selector = selectors(default_profile(layout))[name]
-    prompt = ObservedPrompt(layout, num_tokens)
+    prompt = ObservedPrompt(layout, num_tokens, heads_per_kv=heads_per_kv)
     budget_bytes = int(kept_ratio * layout.full_bytes(num_tokens))
     observation = prompt.observation(selector.observation_size)
     got = selector.select(observation, budget_bytes=budget_bytes, task=task)
