@@ -17,7 +17,8 @@ from windowkv_service.kv.layout import KVLayout
 from windowkv_service.selection import Leader, QuestionProfile, resident_windows
 from windowkv_service.selection.base import Windows
 from windowkv_service.selection.budgets import group_shares
-from windowkv_service.selection.choice import captured_mass, choose
+from windowkv_service.selection.choice import choose
+from windowkv_service.selection.fidelity import captured_mass
 
 Joining = Literal["own", "mean", "max", "peaked"]
 

@@ -52,6 +52,7 @@ def create_cache(
     method: str = "",
     task: Task | str | None = None,
     retention: Retention | str | None = None,
+    min_fidelity: float | None = None,
     ttl: Ttl | None = None,
     display_name: str = "",
     labels: Mapping[str, str] | None = None,
@@ -70,7 +71,7 @@ def create_cache(
     )
     if ttl is not None:
         _set_ttl(cache, ttl)
-    cache.compression.CopyFrom(_compression(kept_ratio, method, task, retention))
+    cache.compression.CopyFrom(_compression(kept_ratio, method, task, retention, min_fidelity))
     if durability is not None:
         cache.durability = cache_pb2.Durability.Value(f"DURABILITY_{Durability(durability).name}")
     request_id = _new_request_id()
@@ -124,6 +125,7 @@ def generate(
     token_ids: Sequence[int] | None = None,
     selection: Selection | str | None = None,
     kept_ratio: float | None = None,
+    min_fidelity: float | None = None,
     reselect_every: int | None = None,
     model: str = "",
     timeout: float = WORK_TIMEOUT_S,
@@ -139,7 +141,7 @@ def generate(
     )
     if prompt is not None:
         request.input.CopyFrom(prompt)
-    wanted = _selection(selection, kept_ratio, reselect_every)
+    wanted = _selection(selection, kept_ratio, min_fidelity, reselect_every)
     if wanted.ListFields():
         request.selection.CopyFrom(wanted)
     return Call("GenerationService", "Generate", request, timeout, request_id, name)
@@ -202,11 +204,13 @@ def _new_request_id() -> str:
 
 
 def _compression(
-    kept_ratio: float | None, method: str, task: Task | str | None, retention: Retention | str | None
+    kept_ratio: float | None,
+    method: str,
+    task: Task | str | None,
+    retention: Retention | str | None,
+    min_fidelity: float | None,
 ) -> cache_pb2.Compression:
-    compression = cache_pb2.Compression(method=method)
-    if kept_ratio is not None:
-        compression.kept_ratio = kept_ratio
+    compression = cache_pb2.Compression(method=method, kept_ratio=kept_ratio, min_fidelity=min_fidelity)
     if task is not None:
         compression.task = cache_pb2.Task.Value(f"TASK_{Task(task).name}")
     if retention is not None:
@@ -215,14 +219,15 @@ def _compression(
 
 
 def _selection(
-    selection: Selection | str | None, kept_ratio: float | None, reselect_every: int | None
+    selection: Selection | str | None,
+    kept_ratio: float | None,
+    min_fidelity: float | None,
+    reselect_every: int | None,
 ) -> generation_pb2.Selection:
-    message = generation_pb2.Selection()
+    message = generation_pb2.Selection(kept_ratio=kept_ratio, min_fidelity=min_fidelity)
     if selection is not None:
         mode = f"QUESTION_SELECTION_{Selection(selection).name}"
         message.mode = generation_pb2.QuestionSelection.Value(mode)
-    if kept_ratio is not None:
-        message.kept_ratio = kept_ratio
     if reselect_every is not None:
         try:
             message.reselect_every = reselect_every

@@ -101,6 +101,7 @@ class Cache:
     kept_ratio: float  # asked for: the share of full_bytes that the device may hold
     task: Task
     retention: Retention
+    min_fidelity: float | None  # asked for: the share of the attention that a choice must capture
     token_count: int
     kept_token_count: int  # chosen when the cache was made; mean over the layer groups
     full_bytes: int  # of the uncompressed cache

@@ -25,6 +25,7 @@ class CompressionOptions(TypedDict, total=False):
     method: str
     task: Task | str
     retention: Retention | str
+    min_fidelity: float  # share of the attention that a choice must capture, if it takes more than kept_ratio
 
 
 class CacheOptions(CompressionOptions, total=False):
@@ -62,24 +63,28 @@ class SamplingOptions(TypedDict, total=False):
     logprobs: int
 
 
-class GenerateOptions(PromptOptions, SamplingOptions, total=False):
+class SelectionOptions(TypedDict, total=False):
+    """Which windows of a compressed cache an answer reads. What is left out is the cache's own, or the model's."""
+
+    selection: Selection | str  # who chooses
+    min_fidelity: (
+        float  # share of the attention that every choice must capture, if it takes more than kept_ratio
+    )
+    reselect_every: int  # choose again after so many generated tokens; 0: never
+
+
+class GenerateOptions(PromptOptions, SamplingOptions, SelectionOptions, total=False):
     """What generate takes."""
 
-    selection: Selection | str  # which windows of a compressed cache the answer attends to
     kept_ratio: float  # of this answer's windows; the cache's own when left out
-    reselect_every: (
-        int  # choose windows again after so many generated tokens; 0 never; the model's own when left out
-    )
     model: str
     timeout: float  # seconds, for the whole answer
     resume: bool  # go on by itself when the stream breaks; True when left out
 
 
-class AskOptions(CacheOptions, SamplingOptions, total=False):
-    """What ask takes; kept_ratio is the cache's."""
+class AskOptions(CacheOptions, SamplingOptions, SelectionOptions, total=False):
+    """What ask takes; kept_ratio is the cache's, min_fidelity the cache's and the question's."""
 
-    selection: Selection | str
-    reselect_every: int
     resume: bool
     on_chunk: Callable[[Chunk], object]
 

@@ -27,6 +27,7 @@ def read_cache(message: cache_pb2.Cache, creation: models.Creation | None = None
         task=_enum(models.Task, cache_pb2.Task, compression.task) or models.Task.AUTO,
         retention=_enum(models.Retention, cache_pb2.Retention, compression.retention)
         or models.Retention.FULL,
+        min_fidelity=compression.min_fidelity if compression.HasField("min_fidelity") else None,
         token_count=message.token_count,
         kept_token_count=message.kept_token_count,
         full_bytes=message.full_bytes,

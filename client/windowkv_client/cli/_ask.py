@@ -12,7 +12,17 @@ from windowkv_client.cli._connection import connect, timeout
 from windowkv_client.cli._prompts import chosen, read_document
 from windowkv_client.cli._terminal import Terminal, size
 
-SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "selection", "reselect_every")
+SAMPLING = (
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "stop",
+    "selection",
+    "min_fidelity",
+    "reselect_every",
+)
 
 
 def add(

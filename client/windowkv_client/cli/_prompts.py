@@ -16,6 +16,12 @@ def compression_flags() -> argparse.ArgumentParser:
     group.add_argument(
         "--kept-ratio", type=float, metavar="R", help="share of the full cache kept on the device"
     )
+    group.add_argument(
+        "--min-fidelity",
+        type=float,
+        metavar="F",
+        help="keep more, if it takes that to capture this share of attention",
+    )
     group.add_argument("--method", help="how windows are chosen; see `windowkv health`")
     group.add_argument("--task", choices=list(map(str, Task)))
     group.add_argument("--retention", choices=list(map(str, Retention)), help="what becomes of the others")

@@ -82,9 +82,16 @@ def check_ratio(ratio: float, field: str) -> None:
         raise BadBudget(f"kept_ratio must be in (0, 1], not {ratio}", field=field)
 
 
+def check_fidelity(min_fidelity: float, field: str) -> None:
+    if not 0.0 < min_fidelity <= 1.0:
+        raise BadBudget(f"min_fidelity must be in (0, 1], not {min_fidelity}", field=field)
+
+
 def check_selection(selection: generation_pb2.Selection) -> None:
     if selection.HasField("kept_ratio"):
         check_ratio(selection.kept_ratio, "selection.kept_ratio")
+    if selection.HasField("min_fidelity"):
+        check_fidelity(selection.min_fidelity, "selection.min_fidelity")
     if selection.reselect_every < 0:
         raise BadOption("reselect_every must not be negative", field="selection.reselect_every")
 
@@ -94,6 +101,8 @@ def check_compression(compression: cache_pb2.Compression) -> None:
         raise UnknownMethod(f"no method {compression.method!r}", field="cache.compression.method")
     if compression.HasField("kept_ratio"):
         check_ratio(compression.kept_ratio, "cache.compression.kept_ratio")
+    if compression.HasField("min_fidelity"):
+        check_fidelity(compression.min_fidelity, "cache.compression.min_fidelity")
 
 
 def check_name(name: str, field: str) -> str:

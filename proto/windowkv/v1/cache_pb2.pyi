@@ -300,6 +300,7 @@ class Compression(_message.Message):
     KEPT_RATIO_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
+    MIN_FIDELITY_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """method is one of Model.methods; "windowkv" when empty."""
     kept_ratio: _builtins.float
@@ -310,6 +311,11 @@ class Compression(_message.Message):
     """task says which statistic ranks the windows; TASK_AUTO when unspecified."""
     retention: Global___Retention.ValueType
     """retention says what happens to the windows that were not chosen; RETENTION_FULL when unspecified."""
+    min_fidelity: _builtins.float
+    """min_fidelity is the share of the leaders' attention mass that a choice must capture, in (0, 1]: where kept_ratio
+    does not do, more windows are chosen, up to all. It holds when the cache is made and for every question that does
+    not say otherwise. Not for methods that keep single tokens.
+    """
     def __init__(
         self,
         *,
@@ -317,14 +323,20 @@ class Compression(_message.Message):
         kept_ratio: _builtins.float | None = ...,
         task: Global___Task.ValueType = ...,
         retention: Global___Retention.ValueType = ...,
+        min_fidelity: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio", "kept_ratio", b"kept_ratio"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio", "_min_fidelity", b"_min_fidelity", "kept_ratio", b"kept_ratio", "min_fidelity", b"min_fidelity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio", "kept_ratio", b"kept_ratio", "method", b"method", "retention", b"retention", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio", "_min_fidelity", b"_min_fidelity", "kept_ratio", b"kept_ratio", "method", b"method", "min_fidelity", b"min_fidelity", "retention", b"retention", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__kept_ratio: _TypeAlias = _typing.Literal["kept_ratio"]  # noqa: Y015
     _WhichOneofArgType__kept_ratio: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__min_fidelity: _TypeAlias = _typing.Literal["min_fidelity"]  # noqa: Y015
+    _WhichOneofArgType__min_fidelity: _TypeAlias = _typing.Literal["_min_fidelity", b"_min_fidelity"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__kept_ratio) -> _WhichOneofReturnType__kept_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_fidelity) -> _WhichOneofReturnType__min_fidelity | None: ...
 
 Global___Compression: _TypeAlias = Compression  # noqa: Y015
 

@@ -295,6 +295,7 @@ class Selection(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     KEPT_RATIO_FIELD_NUMBER: _builtins.int
     RESELECT_EVERY_FIELD_NUMBER: _builtins.int
+    MIN_FIDELITY_FIELD_NUMBER: _builtins.int
     mode: Global___QuestionSelection.ValueType
     """mode says who chooses; QUESTION_SELECTION_AUTO when unspecified."""
     kept_ratio: _builtins.float
@@ -305,23 +306,32 @@ class Selection(_message.Message):
     """reselect_every is after how many generated tokens the windows are chosen again, by what was generated last, where
     the question chooses them; 0 is never. The model's own when absent.
     """
+    min_fidelity: _builtins.float
+    """min_fidelity is the share of the leaders' attention mass that every choice must capture, in (0, 1]: where kept_ratio
+    does not do, more windows are read, up to all. The cache's own when absent.
+    """
     def __init__(
         self,
         *,
         mode: Global___QuestionSelection.ValueType = ...,
         kept_ratio: _builtins.float | None = ...,
         reselect_every: _builtins.int | None = ...,
+        min_fidelity: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio", "_reselect_every", b"_reselect_every", "kept_ratio", b"kept_ratio", "reselect_every", b"reselect_every"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio", "_min_fidelity", b"_min_fidelity", "_reselect_every", b"_reselect_every", "kept_ratio", b"kept_ratio", "min_fidelity", b"min_fidelity", "reselect_every", b"reselect_every"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio", "_reselect_every", b"_reselect_every", "kept_ratio", b"kept_ratio", "mode", b"mode", "reselect_every", b"reselect_every"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio", "_min_fidelity", b"_min_fidelity", "_reselect_every", b"_reselect_every", "kept_ratio", b"kept_ratio", "min_fidelity", b"min_fidelity", "mode", b"mode", "reselect_every", b"reselect_every"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__kept_ratio: _TypeAlias = _typing.Literal["kept_ratio"]  # noqa: Y015
     _WhichOneofArgType__kept_ratio: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__min_fidelity: _TypeAlias = _typing.Literal["min_fidelity"]  # noqa: Y015
+    _WhichOneofArgType__min_fidelity: _TypeAlias = _typing.Literal["_min_fidelity", b"_min_fidelity"]  # noqa: Y015
     _WhichOneofReturnType__reselect_every: _TypeAlias = _typing.Literal["reselect_every"]  # noqa: Y015
     _WhichOneofArgType__reselect_every: _TypeAlias = _typing.Literal["_reselect_every", b"_reselect_every"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__kept_ratio) -> _WhichOneofReturnType__kept_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_fidelity) -> _WhichOneofReturnType__min_fidelity | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reselect_every) -> _WhichOneofReturnType__reselect_every | None: ...
 

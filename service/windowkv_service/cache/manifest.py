@@ -199,8 +199,15 @@ def _compression_message(compression: Compression) -> pb.Compression:
         kept_ratio=compression.kept_ratio,
         task=compression.task.value,
         retention=compression.retention.value,
+        min_fidelity=compression.min_fidelity,
     )
 
 
 def _compression(message: pb.Compression) -> Compression:
-    return Compression(message.method, message.kept_ratio, Task(message.task), Retention(message.retention))
+    return Compression(
+        message.method,
+        message.kept_ratio,
+        Task(message.task),
+        Retention(message.retention),
+        message.min_fidelity if message.HasField("min_fidelity") else None,
+    )

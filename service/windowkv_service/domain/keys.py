@@ -73,6 +73,8 @@ class Namespace:
         160 bits of an HMAC: long enough never to collide, short enough to read out.
         """
         how = f"{compression.method}|{compression.kept_ratio!r}|{compression.task.value}|{compression.retention.value}"
+        if compression.min_fidelity is not None:
+            how += f"|{compression.min_fidelity!r}"
         return self._address(b"cache", how.encode(), hashlib.sha256(token_bytes(token_ids)).digest()).hex()[
             :40
         ]

@@ -43,20 +43,29 @@ class QuestionSelection(Enum):
     FULL = "full"  # every window, fetched from below
 
 
+def _check_fidelity(min_fidelity: float | None, field: str) -> None:
+    if min_fidelity is not None and not 0.0 < min_fidelity <= 1.0:
+        raise BadBudget(f"min_fidelity must be in (0, 1], not {min_fidelity}", field=field)
+
+
 @dataclass(frozen=True)
 class Compression:
     """How a prompt's KV cache is compressed.
 
     kept_ratio is the share of the full cache's bytes that the device may hold, in (0, 1], between questions and
     while one is answered; everything stored counts: blocks, observation window, leader keys.
+    min_fidelity is the share of the leaders' attention that a choice must capture, in (0, 1], at prefill and at a
+    question that does not say otherwise: where kept_ratio does not do, more is kept. None: what kept_ratio captures.
     """
 
     method: str = "windowkv"
     kept_ratio: float = 0.12
     task: Task = Task.AUTO
     retention: Retention = Retention.FULL
+    min_fidelity: float | None = None
 
     def __post_init__(self) -> None:
+        _check_fidelity(self.min_fidelity, "compression.min_fidelity")
         if not 0.0 < self.kept_ratio <= 1.0:
             raise BadBudget(
                 f"kept_ratio must be in (0, 1], not {self.kept_ratio}", field="compression.kept_ratio"
@@ -124,6 +133,8 @@ class GenerateRequest:
     """Continue a cached prompt, or a prompt of its own, with token_ids as the new input.
 
     With cache, token_ids follow the cached prompt and may be empty; without, they are the whole prompt.
+    kept_ratio, min_fidelity: of this question's choices; None: the cache's own.
+    reselect_every: generated tokens between two choices; 0: one choice; None: as the model's profile says.
     """
 
     request_id: str
@@ -132,10 +143,9 @@ class GenerateRequest:
     cache: str | None = None  # "caches/{id}" or "aliases/{alias}"
     sampling: Sampling = Sampling()
     selection: QuestionSelection = QuestionSelection.AUTO
-    kept_ratio: float | None = None  # of this question's table; None: the cache's own
-    reselect_every: int | None = (
-        None  # generated tokens between choices; 0: one choice; None: the model's profile
-    )
+    kept_ratio: float | None = None
+    min_fidelity: float | None = None
+    reselect_every: int | None = None
     deadline: float | None = None  # time.monotonic() seconds
 
     def __post_init__(self) -> None:
@@ -143,6 +153,7 @@ class GenerateRequest:
             raise BadBudget(
                 f"kept_ratio must be in (0, 1], not {self.kept_ratio}", field="selection.kept_ratio"
             )
+        _check_fidelity(self.min_fidelity, "selection.min_fidelity")
         if self.reselect_every is not None and self.reselect_every < 0:
             raise BadOption(
                 f"reselect_every must not be negative: {self.reselect_every}",

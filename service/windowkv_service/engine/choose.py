@@ -27,6 +27,7 @@ from windowkv_service.selection.base import (
     Selector,
     WindowSelection,
 )
+from windowkv_service.selection.fidelity import widen
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ def _select(
         budget -= rounding_bytes(prompt.layout)
     observation = _observe(resources, prompt, staging, observed)
     selection = selector.select(observation, budget_bytes=budget, task=compression.task)
+    if isinstance(selection, WindowSelection):
+        selection = widen(selection, prompt.layout, compression.min_fidelity)
     prompt, windows = _laid_out(prompt, selection, compression.method)
     retained = _retained(prompt, windows, compression)
     return Chosen(prompt, windows, retained, selection.fidelity, num_reused, index, computed)

@@ -22,6 +22,7 @@ from windowkv_service.engine.tables import BlockTables
 from windowkv_service.engine.task import TURN, Walk
 from windowkv_service.model.attention import LeadersHeard, Terms
 from windowkv_service.selection.base import WindowSelection
+from windowkv_service.selection.fidelity import widen
 from windowkv_service.selection.question import QuestionProfile, choose_windows
 
 Chunk = tuple[int, Tensor, Tensor]  # first place in the tail, token ids [1, m], positions [1, m]
@@ -64,6 +65,7 @@ class Choosing:
             self._entry, self._index, self._profile = ground.entry, ground.index, ground.index.profile
             kept_ratio = request.kept_ratio or ground.entry.compression.kept_ratio
             self._budget_bytes = block_budget(ground.prompt, kept_ratio, ground.index.size_bytes)
+            self._min_fidelity = request.min_fidelity or ground.entry.compression.min_fidelity
             asked = request.reselect_every
             self._every = self._profile.reselect_every if asked is None else asked
 
@@ -125,4 +127,5 @@ class Choosing:
             for layer, queries in listener.queries.items()
         }
         held = frozenset(self._entry.resident[layout.selectable_groups[0].index])
-        return choose_windows(scores, self._profile, layout, num_tokens, self._budget_bytes, forced=held)
+        chosen = choose_windows(scores, self._profile, layout, num_tokens, self._budget_bytes, forced=held)
+        return widen(chosen, layout, self._min_fidelity)

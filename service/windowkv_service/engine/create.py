@@ -10,7 +10,7 @@ from contextlib import suppress
 from windowkv_service.cache.entry import Entry
 from windowkv_service.cache.store import Presence
 from windowkv_service.domain.keys import TOKEN_ARRAY
-from windowkv_service.domain.requests import CreateRequest
+from windowkv_service.domain.requests import Compression, CreateRequest
 from windowkv_service.domain.results import CreateOutcome, PrefillProgress
 from windowkv_service.engine.aliases import announce
 from windowkv_service.engine.blocks import FetchReport
@@ -21,7 +21,7 @@ from windowkv_service.engine.prefill import Prefilled, prefill
 from windowkv_service.engine.prompt import Prompt
 from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.task import Walk
-from windowkv_service.errors import TierDown, UnknownMethod
+from windowkv_service.errors import BadOption, TierDown, UnknownMethod
 
 OnProgress = Callable[[PrefillProgress], None]
 
@@ -29,10 +29,7 @@ OnProgress = Callable[[PrefillProgress], None]
 def create(resources: Resources, request: CreateRequest, on_progress: OnProgress) -> Walk[CreateOutcome]:
     """A hit when the cache exists, here or below; else a prefill. Answers once it is as durable as was asked."""
     resources.check_tokens(request.token_ids)
-    if request.compression.method not in resources.selectors:
-        known = ", ".join(sorted(resources.selectors))
-        message = f"unknown compression method {request.compression.method!r}; known: {known}"
-        raise UnknownMethod(message, field="compression.method")
+    _check(resources, request.compression)
     prompt = Prompt(request.token_ids, resources.namespace(request.tenant), resources.model.layout)
     cache_id = prompt.namespace.cache_id(request.token_ids, request.compression)
     submitted = time.monotonic()
@@ -63,6 +60,17 @@ def create(resources: Resources, request: CreateRequest, on_progress: OnProgress
     resources.metrics.requests.created(outcome, report.farthest if done.chosen.num_reused else None)
     resources.metrics.steps.compressed(outcome.cache, done.compress_s)
     return outcome
+
+
+def _check(resources: Resources, compression: Compression) -> None:
+    selector = resources.selectors.get(compression.method)
+    if selector is None:
+        known = ", ".join(sorted(resources.selectors))
+        message = f"unknown compression method {compression.method!r}; known: {known}"
+        raise UnknownMethod(message, field="compression.method")
+    if compression.min_fidelity is not None and selector.chooses_tokens:
+        message = f"{compression.method} keeps single tokens: there are no windows to add"
+        raise BadOption(message, field="compression.min_fidelity")
 
 
 def _known(resources: Resources, tenant: str, cache_id: str) -> Walk[Entry | None]:

@@ -14,6 +14,7 @@ from windowkv_service.selection.base import (
     WindowSelection,
 )
 from windowkv_service.selection.expected_attention import expected_attention
+from windowkv_service.selection.fidelity import widen
 from windowkv_service.selection.full import Full
 from windowkv_service.selection.h2o import h2o
 from windowkv_service.selection.keydiff import keydiff
@@ -58,6 +59,7 @@ __all__ = [
     "save_profile",
     "selectors",
     "token_selectors",
+    "widen",
 ]
 
 

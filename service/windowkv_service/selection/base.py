@@ -70,15 +70,25 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """Where the leaders looked. masses: leader layer → [num_windows], summing to 1."""
+
+    leaders: tuple[Leader, ...]
+    masses: Mapping[int, Tensor]
+
+
+@dataclass(frozen=True)
 class WindowSelection:
     """windows: per layout group. task: which statistic ranked the windows; AUTO where none did.
 
     fidelity: share of the leaders' attention mass that falls into the chosen windows.
+    attention: what fidelity was taken from; None where nothing was dropped.
     """
 
     windows: tuple[Windows, ...]
     fidelity: float
     task: Task
+    attention: Attention | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import windowkv_kernels as kernels
 from windowkv_service.domain.requests import Task
 from windowkv_service.kv.layout import KVLayout
 from windowkv_service.selection.base import Leader, Observation, WindowSelection
-from windowkv_service.selection.choice import captured_mass, choose, last_windows
+from windowkv_service.selection.choice import choose, last_windows
+from windowkv_service.selection.fidelity import measured
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class BlindSelector(ABC):
             budget_bytes=budget_bytes,
         )
         masses = {leader.layer: _mass(observation, leader.layer) for leader in leaders}
-        return WindowSelection(windows, captured_mass(layout, leaders, masses, windows), Task.AUTO)
+        return measured(layout, leaders, masses, windows, Task.AUTO)
 
 
 def _mass(observation: Observation, layer: int) -> Tensor:

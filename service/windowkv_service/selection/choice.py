@@ -79,17 +79,3 @@ def best_windows(score: Tensor, count: int, forced: frozenset[int]) -> Windows:
     ranked = torch.sort(score, descending=True, stable=True).indices.tolist()
     others = [window for window in ranked if window not in forced]
     return tuple(sorted([*forced, *others[: max(0, count - len(forced))]]))
-
-
-def captured_mass(
-    layout: KVLayout, leaders: Sequence[Leader], masses: Mapping[int, Tensor], windows: Sequence[Windows]
-) -> float:
-    """Share of the leaders' attention mass in the chosen windows; each leader counts once per layer led."""
-    captured, total = 0.0, 0
-    for leader in leaders:
-        mass, chosen = masses[leader.layer], windows[leader.groups[0]]
-        num_layers = sum(len(layout.groups[group].layers) for group in leader.groups)
-        is_all = len(chosen) == mass.numel()  # then exactly 1, not 1 but for rounding
-        captured += num_layers * (1.0 if is_all else min(1.0, float(mass[list(chosen)].sum())))
-        total += num_layers
-    return captured / total if total else 1.0

@@ -20,7 +20,8 @@ from windowkv_service.domain.requests import Task
 from windowkv_service.errors import UnsupportedModel
 from windowkv_service.kv.layout import KVLayout
 from windowkv_service.selection.base import Leader, Windows, WindowSelection
-from windowkv_service.selection.choice import captured_mass, choose, num_fitting
+from windowkv_service.selection.choice import choose, num_fitting
+from windowkv_service.selection.fidelity import measured
 from windowkv_service.selection.page_bounds import PageBounds
 from windowkv_service.selection.windowkv import join_groups
 
@@ -159,7 +160,7 @@ def choose_windows(
     )
     masses = {layer: score.mass for layer, score in scores.items()}
     task = Task.LOCALIZATION if profile.top_p is None else Task.AGGREGATION
-    return WindowSelection(windows, captured_mass(layout, profile.leaders, masses, windows), task)
+    return measured(layout, profile.leaders, masses, windows, task)
 
 
 def resident_windows(

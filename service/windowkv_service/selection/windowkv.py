@@ -26,13 +26,13 @@ from windowkv_service.kv.layout import KVLayout
 from windowkv_service.selection.base import Leader, Observation, WindowSelection
 from windowkv_service.selection.budgets import BudgetShape, group_shares, last_share
 from windowkv_service.selection.choice import (
-    captured_mass,
     choose,
     give_way,
     last_windows,
     num_fitting,
     window_bytes,
 )
+from windowkv_service.selection.fidelity import measured
 from windowkv_service.selection.task import SIGNAL_TOKENS, decide_task
 
 
@@ -94,7 +94,7 @@ class WindowKV:
             redistribute=self.redistribute,
         )
         masses = {layer: score.mass for layer, score in scores.items()}
-        return WindowSelection(windows, captured_mass(layout, leaders, masses, windows), task)
+        return measured(layout, leaders, masses, windows, task)
 
     def _forced(self, observed: Sequence[int], num_fitting: int) -> frozenset[int]:
         """What stays whatever its score, the last window first: it holds what the answer continues."""

@@ -174,6 +174,7 @@ class Compression(_message.Message):
     KEPT_RATIO_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
+    MIN_FIDELITY_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """method names the selector."""
     kept_ratio: _builtins.float
@@ -182,6 +183,8 @@ class Compression(_message.Message):
     """task is which statistic ranked the windows."""
     retention: _builtins.str
     """retention is what happened to the windows that were not chosen."""
+    min_fidelity: _builtins.float
+    """min_fidelity is in (0, 1], or absent."""
     def __init__(
         self,
         *,
@@ -189,12 +192,15 @@ class Compression(_message.Message):
         kept_ratio: _builtins.float = ...,
         task: _builtins.str = ...,
         retention: _builtins.str = ...,
+        min_fidelity: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_fidelity", b"_min_fidelity", "min_fidelity", b"min_fidelity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept_ratio", b"kept_ratio", "method", b"method", "retention", b"retention", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_fidelity", b"_min_fidelity", "kept_ratio", b"kept_ratio", "method", b"method", "min_fidelity", b"min_fidelity", "retention", b"retention", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__min_fidelity: _TypeAlias = _typing.Literal["min_fidelity"]  # noqa: Y015
+    _WhichOneofArgType__min_fidelity: _TypeAlias = _typing.Literal["_min_fidelity", b"_min_fidelity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_fidelity) -> _WhichOneofReturnType__min_fidelity | None: ...
 
 Global___Compression: _TypeAlias = Compression  # noqa: Y015
 

@@ -62,6 +62,7 @@ def to_compression(compression: cache_pb2.Compression, model: ModelInfo) -> Comp
         retention=RETENTION.to_domain(
             compression.retention, "cache.compression.retention", default=Retention.FULL
         ),
+        min_fidelity=compression.min_fidelity if compression.HasField("min_fidelity") else None,
     )
 
 
@@ -71,6 +72,7 @@ def to_wire_compression(compression: Compression) -> cache_pb2.Compression:
         kept_ratio=compression.kept_ratio,
         task=TASK.to_wire(compression.task),
         retention=RETENTION.to_wire(compression.retention),
+        min_fidelity=compression.min_fidelity,
     )
 
 

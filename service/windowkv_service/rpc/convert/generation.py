@@ -31,6 +31,7 @@ def to_generate_request(
             selection.mode, "selection.mode", default=QuestionSelection.AUTO
         ),
         kept_ratio=selection.kept_ratio if selection.HasField("kept_ratio") else None,
+        min_fidelity=selection.min_fidelity if selection.HasField("min_fidelity") else None,
         reselect_every=selection.reselect_every if selection.HasField("reselect_every") else None,
     )
 
