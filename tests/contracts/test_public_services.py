@@ -49,6 +49,7 @@ def test_a_cache_is_described_as_it_was_asked_for(client: Client) -> None:
     cache = client.caches.create(
         DOCUMENT,
         kept_ratio=0.5,
+        min_fidelity=0.25,
         ttl="1h",
         display_name="facts",
         labels={"of": "test"},
@@ -61,7 +62,7 @@ def test_a_cache_is_described_as_it_was_asked_for(client: Client) -> None:
         "facts",
         True,
     )
-    assert cache.kept_ratio == 0.5 and cache.method == "windowkv"
+    assert (cache.kept_ratio, cache.min_fidelity, cache.method) == (0.5, 0.25, "windowkv")
     assert cache.token_count == client.models.count_tokens(DOCUMENT)
     assert 0 < cache.kept_token_count <= cache.token_count
     assert 0 < cache.stored_bytes <= 0.5 * cache.full_bytes
@@ -169,6 +170,9 @@ BAD_CREATIONS: list[tuple[dict[str, Any], str, str]] = [
     ({"text": "a", "kept_ratio": 0.0}, "BAD_BUDGET", "cache.compression.kept_ratio"),
     ({"text": "a", "kept_ratio": 1.5}, "BAD_BUDGET", "cache.compression.kept_ratio"),
     ({"text": "a", "kept_ratio": float("nan")}, "BAD_BUDGET", "cache.compression.kept_ratio"),
+    ({"text": "a", "min_fidelity": 0.0}, "BAD_BUDGET", "cache.compression.min_fidelity"),
+    ({"text": "a", "min_fidelity": 1.01}, "BAD_BUDGET", "cache.compression.min_fidelity"),
+    ({"text": "a", "min_fidelity": float("nan")}, "BAD_BUDGET", "cache.compression.min_fidelity"),
     ({"text": "a", "method": "magic"}, "UNKNOWN_METHOD", "cache.compression.method"),
     ({"text": "a", "ttl": 0}, "BAD_TTL", "cache.ttl"),
     ({"text": "a", "ttl": -5}, "BAD_TTL", "cache.ttl"),
@@ -219,6 +223,9 @@ def test_a_bad_question_is_refused_with_its_reason(client: Client) -> None:
     refused(lambda: client.generate("aliases/nobody", "x").read(), "CACHE_NOT_FOUND", "cache")
     refused(lambda: client.generate("nonsense", "x").read(), "BAD_NAME", "cache")
     refused(lambda: client.generate(cache, "x", kept_ratio=2.0).read(), "BAD_BUDGET", "selection.kept_ratio")
+    refused(
+        lambda: client.generate(cache, "x", min_fidelity=0.0).read(), "BAD_BUDGET", "selection.min_fidelity"
+    )
     refused(
         lambda: client.generate(cache, "x", reselect_every=-1).read(),
         "BAD_OPTION",

@@ -33,10 +33,11 @@ def entry(
     now: float = 1_000_000.0,
     ttl_s: float = 3600.0,
     retention: Retention = Retention.FULL,
+    min_fidelity: float | None = None,
     **more: Any,
 ) -> Entry:
     """Located, not resident. kept: the windows kept in every group, all of them where None."""
-    compression = Compression(kept_ratio=0.5, retention=retention)
+    compression = Compression(kept_ratio=0.5, retention=retention, min_fidelity=min_fidelity)
     everything = tuple(range(-(-len(token_ids) // WINDOW_SIZE)))
     windows = (everything if kept is None else tuple(kept),) * NUM_GROUPS
     made = Entry(

@@ -116,10 +116,13 @@ class Claim:
         group, number = place
         return self.prompt.address(group, self.windows[group.index][number])
 
+    def needs(self) -> Counter[int]:
+        """Blocks for all that is missing, by arena."""
+        return Counter(self._device.arenas.arena_of(group) for group, _ in self.missing())
+
     def take(self, resources: Resources) -> Walk[dict[int, list[int]]]:
         """Private blocks for all that is missing, by arena; they are the caller's until filled in."""
-        needs = Counter(self._device.arenas.arena_of(group) for group, _ in self.missing())
-        return (yield from resources.take_blocks(needs))
+        return (yield from resources.take_blocks(self.needs()))
 
     def fill_from(self, frames: dict[Place, Frame], taken: dict[int, list[int]]) -> None:
         """Write fetched blocks; what does not fit its place stays missing. What somebody else has fetched meanwhile is
@@ -179,12 +182,27 @@ def claim_stored(
     try:
         if former is not None:
             former.release()
+        if not resources.has_room(claim.needs()):
+            claim.release()  # who waits for room holds none of what others wait for
+            yield from resources.room_for(lambda: _unused(resources, prompt, windows))
+            claim = Claim(resources, prompt, windows)
         if claim.missing():
             yield from _fetch_missing(resources, claim, report, ttl_s)
     except BaseException:
         claim.release()
         raise
     return claim
+
+
+def _unused(resources: Resources, prompt: Prompt, windows: Windows) -> Counter[int]:
+    """Blocks that a claim of the windows would have to have to itself, by arena: all but those that others use now."""
+    needs: Counter[int] = Counter()
+    for group in prompt.layout.groups:
+        pool = resources.device.pool(group)
+        found = [pool.find(prompt.address(group, window)) for window in windows[group.index]]
+        used = sum(block_id is not None and pool.references(block_id) > 0 for block_id in found)
+        needs[resources.device.arenas.arena_of(group)] += len(found) - used
+    return needs
 
 
 def _fetch_missing(resources: Resources, claim: Claim, report: FetchReport, ttl_s: float) -> Walk[None]:

@@ -91,19 +91,25 @@ class Resources:
             yield Until(lambda: self.staging is None)
 
     def take_blocks(self, needs: Mapping[int, int]) -> Walk[dict[int, list[int]]]:
-        """arena → so many private blocks, all or none; waits for running requests to end, but not for ever."""
-        for arena, count in needs.items():
+        """arena → so many private blocks, all or none."""
+        yield from self.room_for(lambda: needs)
+        return {arena: self.device.take(arena, count) for arena, count in needs.items()}
+
+    def room_for(self, needs: Callable[[], Mapping[int, int]]) -> Walk[None]:
+        """Wait until so many blocks can be had (arena → count, asked again and again): for running requests to end, but
+        not for ever. CacheFull where they cannot, or did not."""
+        for arena, count in needs().items():
             capacity = self.device.pools[arena].num_blocks
             if count > capacity:
                 raise CacheFull(f"{count} blocks are needed at once and the device has {capacity}")
         until = time.monotonic() + ROOM_WAIT_S
-        while not self._has_room(needs):
+        while not self.has_room(needs()):
             if time.monotonic() >= until:
                 raise CacheFull("the device is full of caches in use", retry_after_s=ROOM_WAIT_S)
-            yield Until(lambda: self._has_room(needs) or time.monotonic() >= until)
-        return {arena: self.device.take(arena, count) for arena, count in needs.items()}
+            yield Until(lambda: self.has_room(needs()) or time.monotonic() >= until)
 
-    def _has_room(self, needs: Mapping[int, int]) -> bool:
+    def has_room(self, needs: Mapping[int, int]) -> bool:
+        """Whether the blocks can be had now; who must leave for them has left then."""
         return all(self.store.make_room(arena, count) for arena, count in needs.items())
 
     def check_tokens(self, token_ids: Sequence[int], *, may_be_empty: bool = False) -> None:

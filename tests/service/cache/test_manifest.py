@@ -55,6 +55,12 @@ def same(one: Entry, other: Entry) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in LASTING)
 
 
+def test_a_promised_fidelity_comes_back_and_is_part_of_the_name() -> None:
+    plain, promised = entry(range(30)), entry(range(30), min_fidelity=0.9)
+    assert reread(manifest.write(promised)).compression == promised.compression
+    assert plain.cache_id != promised.cache_id
+
+
 def test_an_entry_comes_back_as_it_was_written() -> None:
     assert same(reread(manifest.write(rich())), rich())
 

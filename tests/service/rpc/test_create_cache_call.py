@@ -49,6 +49,7 @@ async def test_everything_that_may_be_set_arrives(wire: ServedWire) -> None:
             kept_ratio=0.5,
             task=cache_pb2.TASK_AGGREGATION,
             retention=cache_pb2.RETENTION_SELECTED,
+            min_fidelity=0.9,
         ),
         durability=cache_pb2.DURABILITY_REDIS,
     )
@@ -56,7 +57,7 @@ async def test_everything_that_may_be_set_arrives(wire: ServedWire) -> None:
         request.request_id,
         "default",
         (BEGIN, *b"doc"),
-        compression=Compression("sink", 0.5, Task.AGGREGATION, Retention.SELECTED),
+        compression=Compression("sink", 0.5, Task.AGGREGATION, Retention.SELECTED, 0.9),
         ttl_s=90.5,
         pinned=True,
         display_name="contract 17",

@@ -22,6 +22,7 @@ DETOKENIZE = model_pb2.DetokenizeRequest()
     [
         (CREATE, "compression.method", "cache.compression.method"),
         (CREATE, "compression.kept_ratio", "cache.compression.kept_ratio"),
+        (CREATE, "compression.min_fidelity", "cache.compression.min_fidelity"),
         (CREATE, "ttl_s", "cache.ttl"),
         (CREATE, "token_ids", "input"),
         (CREATE, "messages", "input.messages"),
@@ -38,6 +39,7 @@ DETOKENIZE = model_pb2.DetokenizeRequest()
         (GENERATE, "input.messages.messages[0].role", "input.messages.messages[0].role"),
         (GENERATE, "sampling.top_p", "sampling.top_p"),
         (GENERATE, "selection.kept_ratio", "selection.kept_ratio"),
+        (GENERATE, "selection.min_fidelity", "selection.min_fidelity"),
         (GENERATE, "selection.reselect_every", "selection.reselect_every"),
         (DETOKENIZE, "token_ids[2]", "token_ids[2]"),
         (GET, "nothing.like.it", "nothing.like.it"),

@@ -82,9 +82,10 @@ async def test_an_explicit_zero_is_not_an_absent_value(wire: ServedWire) -> None
 @pytest.mark.parametrize("mode", QuestionSelection)
 async def test_selection_options_arrive(wire: ServedWire, mode: QuestionSelection) -> None:
     number = generation_pb2.QuestionSelection.Value(f"QUESTION_SELECTION_{mode.name}")
-    selection = generation_pb2.Selection(mode=number, kept_ratio=0.5, reselect_every=0)
+    selection = generation_pb2.Selection(mode=number, kept_ratio=0.5, min_fidelity=0.9, reselect_every=0)
     request = await asked(wire, input=text("hi"), selection=selection)
-    assert (request.selection, request.kept_ratio, request.reselect_every) == (mode, 0.5, 0)
+    assert (request.selection, request.kept_ratio) == (mode, 0.5)
+    assert (request.min_fidelity, request.reselect_every) == (0.9, 0)
 
 
 @pytest.mark.parametrize(
