@@ -140,3 +140,15 @@ def test_no_question_chooses_again_where_tokens_were_chosen(client: Client, sele
     assert cache.index_bytes == 0
     with pytest.raises(InvalidRequest):
         answer(client, QUESTION, cache, selection=selection)
+
+
+def test_a_deleted_one_leaves_nothing_on_the_device(client: Client, service: RunningService) -> None:
+    used = service.ask(count_used)
+    cache = client.caches.create(token_ids=random_tokens(8, 90), method="by_lot", **TOKENS)
+    assert service.ask(count_used) > used
+    client.caches.delete(cache)
+    assert service.ask(count_used) == used
+
+
+def count_used(resources: Resources) -> int:
+    return sum(pool.num_used for pool in resources.device.pools.values())

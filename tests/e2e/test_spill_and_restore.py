@@ -114,6 +114,27 @@ def test_documents_that_do_not_fit_together_take_turns_on_the_device(
             client.caches.delete(cache)
 
 
+def test_tokens_and_windows_make_room_for_each_other_on_the_device(narrow: RunningService) -> None:
+    with asking(narrow) as client:
+        kinds = [
+            {"kept_ratio": 0.8, "method": "snapkv"},
+            {"kept_ratio": 1.0},
+            {"kept_ratio": 0.8, "method": "h2o"},
+        ]
+        documents = [random_tokens(seed, 150) for seed in (21, 22, 23)]
+        caches, before = [], []
+        for ids, kind in zip(documents, kinds, strict=True):
+            caches.append(client.caches.create(token_ids=ids, **kind))
+            before.append(answer(client, QUESTION, caches[-1]).token_ids)
+        assert sum(client.caches.get(cache).stored_bytes > 0 for cache in caches) == 1
+        prefilled = prefilled_tokens(narrow)
+        for said, cache in [*zip(before, caches, strict=True)] * 2:
+            assert answer(client, QUESTION, cache).token_ids == said
+        assert prefilled_tokens(narrow) == prefilled
+        for cache in caches:
+            client.caches.delete(cache)
+
+
 def test_host_memory_too_small_for_a_document_does_not_acknowledge_it(model: Path) -> None:
     settings = {"window_size": WINDOW, "device_tier_bytes": 1 << 22, "host_tier_bytes": 60_000}
     with running(model=str(model), **settings) as worker, asking(worker) as client:
@@ -324,9 +345,10 @@ def test_every_window_on_request_is_the_uncompressed_answer(start: START, model:
 # The end of a cache
 
 
-def test_a_deleted_cache_leaves_nothing_in_any_tier(start: START, redis: RedisServer) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_deleted_cache_leaves_nothing_in_any_tier(start: START, redis: RedisServer, kind: str) -> None:
     with start() as worker, asking(worker) as client:
-        cache = create_in_redis(client, token_ids=DOCUMENT, alias="gone")
+        cache = create_in_redis(client, token_ids=DOCUMENT, alias="gone", **KINDS[kind])
         assert frame_keys(redis)
         receipt = client.caches.delete(cache)
         assert set(receipt.confirmed) == {"device", "host", "redis"}

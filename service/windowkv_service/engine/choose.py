@@ -138,6 +138,7 @@ def _repeat(
     staging: Staging,
     token_ids: Sequence[int],
 ) -> dict[int, Repeated]:
+    """All within one step of the worker: the answers that decode meanwhile wait for it."""
     seen = resources.runner.repeat(token_ids, prompt.num_tokens, staging, layers)
     return {layer: Repeated(queries, keys) for layer, (queries, keys) in seen.items()}
 

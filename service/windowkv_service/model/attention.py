@@ -231,7 +231,7 @@ class BlockView:
             softcap=terms.softcap,
             sinks=terms.sinks,
         )
-        return attended.view(queries.shape)
+        return attended.reshape(queries.shape)
 
     def _memory(self, owner: int, *, is_split: bool) -> tuple[Tensor, int, int]:
         """The layer's blocks, its place in them, and into how many rows a sequence's heads are split."""

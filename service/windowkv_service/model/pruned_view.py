@@ -36,7 +36,9 @@ class PrunedView:
             num_tokens, device=staging.tensor.device
         )  # of the tokens that are left
         self._survivors: Tensor | None = None  # of these, once a layer has chosen
-        self._kept: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # positions, keys and values, by owner
+        self._kept: dict[
+            int, tuple[Tensor, Tensor, Tensor]
+        ] = {}  # positions, keys, values, for layers to come
 
     @contextmanager
     def narrowing(self, layers: Iterable[nn.Module]) -> Iterator[None]:
@@ -74,9 +76,10 @@ class PrunedView:
         attended = self._attended(queries, self._positions, keys, values, terms)
         tokens_first = keys[0].transpose(0, 1)
         self._staging.write_at(layer, self._positions, tokens_first, values[0].transpose(0, 1))
-        self._survivors = self._survive(layer, self._positions, queries[0], tokens_first, terms)
-        survivors = self._survivors
-        self._kept[layer] = self._positions[survivors], keys[:, :, survivors], values[:, :, survivors]
+        survivors = self._survive(layer, self._positions, queries[0], tokens_first, terms)
+        if self._layout.owners.count(layer) > 1:
+            self._kept[layer] = self._positions[survivors], keys[:, :, survivors], values[:, :, survivors]
+        self._survivors = survivors
         return attended
 
     def _attended(

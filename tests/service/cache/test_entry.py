@@ -7,6 +7,7 @@ from array import array
 import pytest
 from entries import NAMESPACE, entry
 
+from windowkv_service.cache.entry import Entry
 from windowkv_service.domain.keys import chain_digests
 from windowkv_service.domain.requests import Retention
 from windowkv_service.domain.results import Tier
@@ -43,3 +44,19 @@ def test_addresses_are_the_namespaces() -> None:
 )
 def test_the_nearest_tier_below_is_known(on_host: bool, on_redis: bool, below: Tier | None) -> None:
     assert entry(range(4), on_host=on_host, on_redis=on_redis).tier_below is below
+
+
+def test_blocks_of_strips_have_addresses_of_their_own_that_say_which_tokens_they_hold() -> None:
+    def keeping(*positions: int) -> Entry:
+        made = entry(range(10), retention=Retention.SELECTED)
+        made.windows, made.retained = ((0, 1), made.windows[1]), ((), made.windows[1])
+        made.tokens = {0: (array("I", positions),)}
+        made.locate(NAMESPACE)
+        return made
+
+    one, other = keeping(1, 2, 3, 4, 9), keeping(1, 2, 3, 5, 9)
+    assert len(one.strip_addresses) == 2
+    assert one.block_addresses[0] == {}
+    assert one.block_addresses[1] == other.block_addresses[1]
+    assert not set(one.strip_addresses) & set(other.strip_addresses)
+    assert set(one.addresses) == {*one.strip_addresses, *one.block_addresses[1].values()}
