@@ -26,7 +26,7 @@ def heading(title: str, args: argparse.Namespace, measurement: Measurement, bega
 
     {command}
 
-{measurement.num_questions} questions, {args.documents * args.questions} or more of each of {len(args.tasks)} tasks, about
+{measurement.num_questions} questions, {args.documents * args.questions} or more of each of {len(args.tasks)} tasks, on
 generated documents of {args.tokens:,} tokens (training split, seeds from {args.seed:,}), asked after these were cached.
 Greedy, {dtype}, windows of {args.window_size} tokens. Model {model.name}, digest {model.digest.hex()[:16]}.
 {datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {minutes:.0f} minutes of one core.
