@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -23,12 +20,12 @@ from offline.chooser import Unmoved
 from offline.development import FIRST_SEED, TASKS, draw
 from offline.experiments import Experiment, experiments
 from offline.measurement import Measurement
-from offline.page import table
+from offline.page import heading, table
 from offline.record import record
 from offline.result import Result
 from offline.trial import Trial
 
-from windowkv_service.model.loader import LoadedModel, ModelOptions, load
+from windowkv_service.model.loader import ModelOptions, load
 from windowkv_service.selection import load_profile
 
 GROUP_RATIO = 0.06  # where the groups of tasks differ most
@@ -79,24 +76,6 @@ def ablate(
     ]
 
 
-def heading(args: argparse.Namespace, model: LoadedModel, num_questions: int, seconds: float) -> str:
-    command = " ".join(["python", "benchmarks/ablation.py", *sys.argv[1:]])
-    dtype = str(model.dtype).removeprefix("torch.")
-    made = f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, one core, {seconds / 60:.0f} minutes"
-    return f"""# What each dial of the selection at the question does
-
-    {command}
-
-{num_questions} questions about {args.documents} generated development documents of {args.tokens:,} tokens for each of
-{len(args.tasks)} tasks (training split, seeds from {args.seed:,}), asked after the documents were cached. Greedy,
-{dtype}, windows of {args.window_size} tokens. Model {model.name}, digest {model.digest.hex()[:16]}. {made}.
-
-A score is the share of the expected words in the first line of the answer, the mean over tasks; in brackets the worst
-task. A kept ratio counts blocks, leader keys and digests in bytes; † is what was held where even the least did not fit.
-*gain* is against the base, over all kept ratios, paired by question, ± one standard error over documents.
-"""
-
-
 def main() -> None:
     args = arguments()
     torch.set_num_threads(1)
@@ -109,7 +88,7 @@ def main() -> None:
     fixed = baselines(measurement)
     done = ablate(measurement, base, chosen)
     ratio = GROUP_RATIO if GROUP_RATIO in args.kept_ratios else args.kept_ratios[0]
-    page = heading(args, model, measurement.num_questions, time.process_time() - began)
+    page = heading("What each dial of the selection at the question does", args, measurement, began)
     for number, (experiment, results) in enumerate(done):
         rows = [*fixed, *results] if number == 0 else results
         page += f"\n## {experiment.question}\n\n{table(rows, results[0], ratio)}\n"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from offline.candidates import leader_candidates, leaders_of
 from offline.chooser import Unmoved
 from offline.development import FIRST_SEED, TASKS, draw
 from offline.measurement import Measurement
-from offline.page import table
+from offline.page import heading, table
 from offline.record import record
 from offline.trial import Trial
 
@@ -42,13 +43,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--window-size", type=int, default=16)
     parser.add_argument("--kept-ratios", type=float, nargs="+", default=[0.12, 0.06, 0.03])
     parser.add_argument("--write", action="store_true", help="write the profile beside the model")
-    parser.add_argument("--json", type=Path, help="write all rows there too")
+    parser.add_argument("--out", type=Path, help="writes OUT.md and OUT.json")
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
     torch.set_num_threads(1)
+    began = time.process_time()
     model = load(ModelOptions(args.model, args.device, "auto", args.window_size, None))
     drawn = list(draw(args.tasks, args.documents, args.questions, args.tokens, args.seed))
     measurement = Measurement(model, drawn, args.kept_ratios)
@@ -59,13 +61,18 @@ def main() -> None:
     }
     rows = measurement.measure(trials)
     rows += tune(measurement, best_leaders(rows, full))
-    print(table([full, *rows], rows[-1], args.kept_ratios[0]))
+    page = heading("Which layers lead, and how their questions choose", args, measurement, began)
+    page += f"\n{table([full, *rows], rows[-1], args.kept_ratios[0])}\n"
+    print(page)
     kept = rows[-1].chooser
     assert isinstance(kept, Trial)
     if args.write:
         print(f"wrote {save_profile(model.directory, kept.profile, model.layout)}")
-    if args.json:
-        args.json.write_text(json.dumps([record(row) for row in [full, *rows]], indent=1) + "\n")
+    if args.out:
+        args.out.with_suffix(".md").write_text(page)
+        args.out.with_suffix(".json").write_text(
+            json.dumps([record(row) for row in [full, *rows]], indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

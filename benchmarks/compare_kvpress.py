@@ -115,8 +115,7 @@ def run(kvpress_python: Path, folder: Path) -> dict[str, Any]:
     }
     (folder / "cases.json").write_text(json.dumps(plan))
     script = Path(__file__).with_name("press_runs.py")
-    # -P: beside the script lies a kernels.py, which transformers would take for a library of that name.
-    subprocess.run([kvpress_python, "-P", script, folder], check=True)
+    subprocess.run([kvpress_python, script, folder], check=True)
     rows: list[dict[str, Any]] = []
     for case in CASES:
         row: dict[str, Any] = {"method": case.method, "setting": case.setting, "why": case.why, "models": {}}

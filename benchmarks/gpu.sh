@@ -13,6 +13,6 @@ if ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; 
     echo "gpu.sh: there is no NVIDIA GPU that torch can use here: nothing was measured" >&2
     exit 2
 fi
-"$PYTHON" benchmarks/kernels.py || failed=1
+"$PYTHON" benchmarks/kernel_speed.py || failed=1
 "$PYTHON" benchmarks/models.py || failed=1
 exit "${failed:-0}"

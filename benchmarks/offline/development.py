@@ -17,7 +17,7 @@ from windowkv_service.model.builtin.documents import (
 )
 
 FIRST_SEED = 770_000
-SPARE_TOKENS = 8  # an answer may be so much longer than the expected one
+SPARE_TOKENS = 4  # an answer may be so much longer than the expected one
 
 #: What the tasks are about, by name; `single` are the single facts the built-in model was first made for.
 GROUPS = {

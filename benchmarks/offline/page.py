@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+import argparse
+import platform
+import sys
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 
 from offline.development import GROUPS
+from offline.measurement import Measurement
 from offline.result import Result
 
 EPSILON = 5e-4  # of the full cache: what is held may exceed a kept ratio by rounding
+
+
+def heading(title: str, args: argparse.Namespace, measurement: Measurement, began: float) -> str:
+    """What was run, on what, and how its tables are read. args: of a script here; began: its process time then."""
+    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    model, minutes = measurement.model, (time.process_time() - began) / 60
+    dtype = str(model.dtype).removeprefix("torch.")
+    return f"""# {title}
+
+    {command}
+
+{measurement.num_questions} questions, {args.documents * args.questions} or more of each of {len(args.tasks)} tasks, on
+generated documents of {args.tokens:,} tokens (training split, seeds from {args.seed:,}), asked after these were cached.
+Greedy, {dtype}, windows of {args.window_size} tokens. Model {model.name}, digest {model.digest.hex()[:16]}.
+{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {minutes:.0f} minutes of one core.
+
+A score is the share of the expected words in the first line of the answer, the mean over tasks; in brackets the worst
+task. A kept ratio counts blocks, leader keys and digests in bytes; † is what was held where even the least did not fit.
+*gain* is against the base, over all kept ratios, paired by question, ± one standard error over documents.
+"""
 
 
 def table(results: Sequence[Result], base: Result, group_ratio: float) -> str:

@@ -1,8 +1,8 @@
 """What the Triton kernels reach on this machine's GPU, held against what its memory allows.
 
-    python benchmarks/kernels.py            checks every kernel, then measures; writes benchmarks/results/gpu/kernels.*
-    python benchmarks/kernels.py --check    only checks: fp64 references, random data, memory full of NaN
-    python benchmarks/kernels.py --plan     the table of what would be measured, for a machine without a GPU
+    python benchmarks/kernel_speed.py            checks every kernel, then measures; writes results/gpu/kernels.*
+    python benchmarks/kernel_speed.py --check    only checks: fp64 references, random data, memory full of NaN
+    python benchmarks/kernel_speed.py --plan     the table of what would be measured, for a machine without a GPU
 
 The floor of an operation is the bytes that it cannot avoid over the bandwidth of a copy measured in the same run, or
 the time of one empty launch. The share is floor over time. Needs torch and triton, nothing else.
