@@ -1,9 +1,11 @@
-"""niah: one fact at a given depth of a document of a given length (Needle in a Haystack), a grid of cells."""
+"""niah: one fact at a given depth of a document of a given length (Needle in a Haystack), a grid of cells. Only the exact
+answer counts."""
 
 from __future__ import annotations
 
 from windowkv_service.model.builtin.documents import Needle
-from windowkv_service.quality.suites.base import Suite, Task, num_facts
+from windowkv_service.quality.suites.base import Suite
+from windowkv_service.quality.suites.generated import Generated, num_facts
 
 LENGTHS = (1000, 2000, 4000)
 DEPTHS = (0, 25, 50, 75, 100)  # percent of the text before the fact
@@ -19,5 +21,5 @@ def cell(task_name: str) -> tuple[int, int]:
     return int(num_tokens), int(depth)
 
 
-def _task(num_tokens: int, depth: int) -> Task:
-    return Task(f"niah/{num_tokens}/{depth}", Needle(num_tokens, depth / 100, num_facts(num_tokens)).draw)
+def _task(num_tokens: int, depth: int) -> Generated:
+    return Generated(f"niah/{num_tokens}/{depth}", Needle(num_tokens, depth / 100, num_facts(num_tokens)))
