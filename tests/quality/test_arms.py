@@ -6,7 +6,7 @@ import pytest
 
 from windowkv_client import Retention, Selection
 from windowkv_service.quality.arm import Arm, Visibility, arms, in_turn
-from windowkv_service.quality.method import Method
+from windowkv_service.quality.method import Method, with_references
 
 
 def arm(name: str, question: Visibility = Visibility.HIDDEN) -> Arm:
@@ -59,3 +59,13 @@ def test_the_full_cache_is_measured_once_whatever_the_ratios() -> None:
 def test_what_fetches_is_asked_before_anything_else_fills_the_device() -> None:
     found = arms([Method("full"), Method("windowkv")], [0.12], Visibility)
     assert [one.retention for one in in_turn(found)] == [Retention.FULL] + [Retention.SELECTED] * 3
+
+
+def test_the_full_cache_goes_before_what_can_use_its_blocks() -> None:
+    found = arms([Method("random"), Method("full")], [0.12], Visibility)
+    assert [one.method.is_full for one in in_turn(found)] == [True, True, False, False]
+
+
+def test_no_method_stands_alone() -> None:
+    names = [method.name for method in with_references([Method("windowkv"), Method("random")])]
+    assert names == ["full", "windowkv", "random", "streaming"]

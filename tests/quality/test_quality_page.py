@@ -6,7 +6,7 @@ from house_plan import ROOT
 
 from windowkv_service.quality import report
 from windowkv_service.quality.suites import seed_kind
-from windowkv_service.quality.table import render
+from windowkv_service.quality.tables import render
 
 RESULTS = ROOT / "benchmarks" / "results"
 

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from windowkv_service.model.builtin.documents import Split, count_tokens, split_of
-from windowkv_service.quality.suites import Case, Task, find_tasks, seed_kind, suites
+from windowkv_service.model.builtin.documents.ruler import tasks
+from windowkv_service.quality.case import Asked, Case
+from windowkv_service.quality.metrics import exact, parts
+from windowkv_service.quality.suites import Task, find_tasks, num_cases, seed_kind, suite_of, suites
+from windowkv_service.quality.suites.generated import Generated
 from windowkv_service.quality.suites.niah import cell
 
 EVERY = [task for suite in suites().values() for task in suite.tasks]
-SHORT = [task for task in EVERY if "4000" not in task.name]
+SHORT = [task for task in EVERY if "1000" in task.name or suite_of(task.name) == "reuse"]
+ASKING = {"Question:", "What", "Which", "Where", "In", "Answer:"}
+
+
+def names_asked_for(question: Asked) -> list[str]:
+    words = [word.rstrip("?") for word in question.text.split()]
+    return [word for word in words if word[0].isupper() and word not in ASKING]
 
 
 def sentence_with(case: Case) -> tuple[int, int]:
     """(tokens before the sentence that states the asked fact, tokens of the document)."""
-    (question,) = case.document.questions
-    name = next(
-        word for word in question.text.rstrip("?").split() if word[0].isupper() and word not in ASKING
-    )
-    text = case.document.text
-    pieces = text.split(". ")
-    place = next(i for i, piece in enumerate(pieces) if name in piece and question.answer in piece)
-    return count_tokens(". ".join(pieces[:place])), count_tokens(text)
-
-
-ASKING = {"What", "Which", "Where", "In"}
+    (question,) = case.questions
+    (name,), (answer,) = names_asked_for(question), question.expected
+    pieces = case.document.split(". ")
+    place = next(i for i, piece in enumerate(pieces) if name in piece and answer in piece)
+    return count_tokens(". ".join(pieces[:place])), count_tokens(case.document)
 
 
 @pytest.mark.parametrize("task", SHORT, ids=lambda task: task.name)
@@ -35,18 +41,17 @@ def test_a_seed_draws_the_same_case_again_and_another_number_another(task: Task)
 
 
 def test_two_tasks_share_no_document() -> None:
-    texts = [task.case(5, 0).document.text for task in SHORT]
+    texts = [task.case(5, 0).document for task in SHORT]
     assert len(set(texts)) == len(texts)
 
 
-@pytest.mark.parametrize("name", ["single/1000", "niah/1000/50", "reuse/one-by-one"])
-def test_a_document_has_its_length(name: str) -> None:
-    (task,) = find_tasks([name])
-    wanted = 2000 if task.suite == "reuse" else 1000
-    assert abs(count_tokens(task.case(1, 0).document.text) - wanted) < 0.05 * wanted
+@pytest.mark.parametrize("task", SHORT, ids=lambda task: task.name)
+def test_a_document_has_its_length(task: Task) -> None:
+    wanted = 2000 if suite_of(task.name) == "reuse" else 1000
+    assert abs(count_tokens(task.case(1, 0).document) - wanted) < 0.06 * wanted
 
 
-@pytest.mark.parametrize("task", [task for task in SHORT if task.suite == "niah"], ids=lambda task: task.name)
+@pytest.mark.parametrize("task", find_tasks(["niah/1000"]), ids=lambda task: task.name)
 def test_the_needle_stands_at_its_depth(task: Task) -> None:
     for number in range(3):
         before, total = sentence_with(task.case(2, number))
@@ -55,14 +60,14 @@ def test_the_needle_stands_at_its_depth(task: Task) -> None:
 
 def test_questions_ask_only_for_held_out_pairs() -> None:
     for task in find_tasks(["single/1000", "niah/1000"]):
-        for question in task.case(7, 0).document.questions:
-            words = [word.rstrip("?") for word in question.text.split()]
-            assert any(split_of(word, question.answer) is Split.HELD_OUT for word in words)
+        for question in task.case(7, 0).questions:
+            (answer,) = question.expected
+            assert any(split_of(name, answer) is Split.HELD_OUT for name in names_asked_for(question))
 
 
 def test_reuse_asks_ten_questions_and_one_of_its_tasks_is_a_conversation() -> None:
     cases = [task.case(1, 0) for task in find_tasks(["reuse"])]
-    assert [len(case.document.questions) for case in cases] == [10, 10]
+    assert [len(case.questions) for case in cases] == [10, 10]
     assert [case.is_conversation for case in cases] == [False, True]
 
 
@@ -76,11 +81,37 @@ def test_parts_of_suites_are_found_by_their_path() -> None:
     assert len(find_tasks(["niah", "niah/4000"])) == 15
 
 
-@pytest.mark.parametrize("name", ["", "sing", "single/20", "niah/4000/5"])
+@pytest.mark.parametrize("name", ["", "sing", "single/20", "niah/4000/5", "longbench", "tape:here"])
 def test_an_unknown_suite_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="known: single, niah, reuse"):
+    with pytest.raises(ValueError, match="known: single, niah, reuse, ruler, longbench:DIR, ruler-files:DIR"):
         find_tasks([name])
 
 
 def test_development_and_reporting_seeds_are_told_apart() -> None:
     assert [seed_kind(seed) for seed in (0, 999, 1000)] == ["development", "development", "reporting"]
+
+
+def test_ruler_has_its_thirteen_tasks_at_three_lengths() -> None:
+    assert len(tasks()) == 13
+    assert {task.name for task in find_tasks(["ruler/vt"])} == {f"ruler/vt/{n}" for n in (1000, 2000, 4000)}
+    assert len(find_tasks(["ruler"])) == 39
+
+
+@pytest.mark.parametrize(
+    "task", [task for task in SHORT if suite_of(task.name) == "ruler"], ids=lambda task: task.name
+)
+def test_what_ruler_expects_is_said_by_the_right_answer_and_fits_it(task: Task) -> None:
+    assert isinstance(task, Generated)
+    document = task.source.draw(random.Random(3), Split.HELD_OUT)
+    for question, answer in zip(document.questions, (one.answer for one in document.questions), strict=True):
+        assert parts(answer, question.parts) == 100.0
+        assert count_tokens(answer) < task.max_tokens
+
+
+def test_only_ruler_is_scored_by_parts() -> None:
+    metrics = {suite_of(task.name): task.case(1, 0).questions[0].metric for task in SHORT}
+    assert metrics == {"single": exact, "niah": exact, "reuse": exact, "ruler": parts}
+
+
+def test_generated_tasks_have_as_many_cases_as_are_wanted() -> None:
+    assert [num_cases(task, 1000) for task in find_tasks(["ruler/cwe/1000"])] == [1000]

@@ -53,5 +53,6 @@ def arms(
 
 def in_turn(every: Iterable[Arm]) -> list[Arm]:
     """The order to run them in on one document. What retains all windows comes first, on a device that holds nothing of
-    the document yet: its answers then fetch what they lack, as they do in service."""
-    return sorted(every, key=lambda arm: arm.retention is Retention.SELECTED)
+    the document yet: its answers then fetch what they lack, as they do in service. Then the full cache, whose blocks
+    spare the others the prefill."""
+    return sorted(every, key=lambda arm: (arm.retention is Retention.SELECTED, not arm.method.is_full))

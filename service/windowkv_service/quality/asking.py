@@ -2,73 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from windowkv_client import Cache, Client
-from windowkv_service.model.builtin.documents import Question, answer_text, question_suffix
+from windowkv_client import AsyncClient, Cache
 from windowkv_service.quality.arm import Arm
-from windowkv_service.quality.scoring import exact
-from windowkv_service.quality.suites import Case
+from windowkv_service.quality.case import Asked
+from windowkv_service.quality.prompts import Prompts, TokenIds
+from windowkv_service.quality.reply import Reply
 
-MAX_ANSWER_TOKENS = 16
 LIFE_S = 3600
 
-
-@dataclass(frozen=True)
-class Reply:
-    """One answer, scored, and the bytes that the service counted for it. All bytes are the prompt's on the device.
-
-    entry_bytes: blocks and leader keys that the cache holds between questions (`cache.stored_bytes`).
-    device_bytes: the same while answering, with the blocks that the answer reads, each once (`usage.device_bytes`).
-    tail_bytes: beside those, the question's and the answer's own. full_bytes: the prompt's uncompressed cache.
-    """
-
-    said: str
-    score: float
-    entry_bytes: int
-    device_bytes: int
-    tail_bytes: int
-    full_bytes: int
+T = TypeVar("T")
 
 
-def ask_case(client: Client, arm: Arm, case: Case, names: set[str]) -> Iterator[Reply]:
-    """The answers to all of the case's questions, in order. names: takes the names of the caches made for it."""
-    said: list[str] = []
-    for number, question in enumerate(case.document.questions):
-        before = _turns(case.document.questions[:number], said) if case.is_conversation else ""
-        asked = before + question_suffix(question.text)
-        cache = _cache(client, arm, case.document.text + (asked if arm.is_visible else ""))
-        names.add(cache.name)
-        reply = _reply(client, arm, cache, None if arm.is_visible else asked, question)
-        said.append(reply.said.strip())
-        yield reply
+@dataclass
+class Asking:
+    """One arm's answers to the questions of one case. names: takes the names of the caches made for it."""
+
+    client: AsyncClient
+    arm: Arm
+    prompts: Prompts
+    names: set[str]
+    _caches: dict[str, Cache] = field(default_factory=dict)  # by what the cached prompt says of questions
+
+    async def replies(self) -> list[Reply]:
+        """To all of the case's questions, in order. Caches are made one after the other, each on what the last one
+        left; questions are asked at the same time, but for a conversation's."""
+        case = self.prompts.case
+        if case.is_conversation:
+            return await self._converse(case.questions)
+        caches = [await self._cache(question, question.text) for question in case.questions]
+        return await together(
+            self._ask(cache, question, question.text)
+            for cache, question in zip(caches, case.questions, strict=True)
+        )
+
+    async def _converse(self, questions: tuple[Asked, ...]) -> list[Reply]:
+        replies: list[Reply] = []
+        before = ""
+        for question in questions:
+            cache = await self._cache(question, before + question.text)
+            replies.append(await self._ask(cache, question, before + question.text))
+            before += question.turn(replies[-1].said)
+        return replies
+
+    async def _cache(self, question: Asked, text: str) -> Cache:
+        """What the question is asked on. Hidden ones share one cache, which knows nothing of them."""
+        known = text if self.arm.is_visible else ""
+        if known not in self._caches:
+            prompt = (
+                self.prompts.with_question(text, question.max_tokens) if known else self.prompts.document()
+            )
+            self._caches[known] = await self._create(await prompt)
+            self.names.add(self._caches[known].name)
+        return self._caches[known]
+
+    async def _create(self, prompt: TokenIds) -> Cache:
+        return await self.client.caches.create(
+            token_ids=prompt,
+            method=self.arm.method.selector,
+            kept_ratio=self.arm.kept_ratio,
+            retention=self.arm.retention,
+            ttl=LIFE_S,
+        )
+
+    async def _ask(self, cache: Cache, question: Asked, text: str) -> Reply:
+        async with self.client.generate(
+            cache,
+            None if self.arm.is_visible else text,
+            selection=self.arm.selection,
+            max_tokens=question.max_tokens,
+            stop=question.stop,
+            temperature=0.0,
+        ) as answer:
+            said = await answer.read()
+        usage = answer.usage
+        assert usage is not None, "a finished answer carries its usage"
+        return Reply(
+            said=said,
+            score=question.score(said),
+            entry_bytes=cache.stored_bytes,
+            device_bytes=usage.device_bytes,
+            tail_bytes=usage.tail_bytes,
+            full_bytes=cache.full_bytes,
+            fidelity=usage.fidelity,
+            is_cut=self.prompts.is_cut,
+        )
 
 
-def _turns(questions: tuple[Question, ...], said: list[str]) -> str:
-    """What was asked and what the model made of it, right or wrong."""
-    pairs = zip(questions, said, strict=True)
-    return "".join(question_suffix(question.text) + answer_text(answer) for question, answer in pairs)
-
-
-def _cache(client: Client, arm: Arm, text: str) -> Cache:
-    return client.caches.create(
-        text, method=arm.method.selector, kept_ratio=arm.kept_ratio, retention=arm.retention, ttl=LIFE_S
-    )
-
-
-def _reply(client: Client, arm: Arm, cache: Cache, asked: str | None, question: Question) -> Reply:
-    with client.generate(
-        cache, asked, selection=arm.selection, max_tokens=MAX_ANSWER_TOKENS, stop="\n", temperature=0.0
-    ) as answer:
-        said = answer.read()
-    usage = answer.usage
-    assert usage is not None, "a finished answer carries its usage"
-    return Reply(
-        said=said,
-        score=exact(said, question.answer),
-        entry_bytes=cache.stored_bytes,
-        device_bytes=usage.device_bytes,
-        tail_bytes=usage.tail_bytes,
-        full_bytes=cache.full_bytes,
-    )
+async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all, in order. The first that fails ends the others, and is raised itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]

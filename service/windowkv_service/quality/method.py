@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from windowkv_client import Retention, Selection
 
 CHOOSING = (Selection.QUESTION, Selection.FULL)  # the answer's windows are not the entry's
 OURS = "windowkv"
+FULL = "full"
+BLIND = (
+    "random",
+    "streaming",
+)  # choices that look at nothing, the second one sink and recent tokens (StreamingLLM)
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Method:
     @property
     def is_full(self) -> bool:
         """Drops nothing, whatever the kept ratio."""
-        return self.selector == "full"
+        return self.selector == FULL
 
     def selects(self, *, is_visible: bool) -> Selection:
         """Ours lets a hidden question choose its windows, Quest every one; all others choose once, at prefill."""
@@ -50,3 +56,8 @@ class Method:
     def retains(self, *, is_visible: bool) -> Retention:
         """Only where an answer may read other windows are they kept below, and leader keys charged for."""
         return Retention.FULL if self.selects(is_visible=is_visible) in CHOOSING else Retention.SELECTED
+
+
+def with_references(methods: Sequence[Method]) -> list[Method]:
+    """The full cache before them and the blind choices behind them, so that no table stands without either."""
+    return list(dict.fromkeys([Method(FULL), *methods, *map(Method, BLIND)]))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from windowkv_service.quality import plots
 from windowkv_service.quality.result import COLUMNS, Result
-from windowkv_service.quality.table import render
+from windowkv_service.quality.tables import render
 
 
 def write(folder: Path, results: Sequence[Result], facts: Mapping[str, object]) -> None:
@@ -25,8 +25,8 @@ def write(folder: Path, results: Sequence[Result], facts: Mapping[str, object]) 
         writer.writeheader()
         writer.writerows(asdict(result) for result in results)
     (folder / "table.md").write_text(render(results, facts), encoding="utf-8")
-    plots.draw_scores(results, folder / "scores.png")
-    plots.draw_grids(results, folder / "niah.png")
+    plots.draw_curves(results, folder)
+    plots.draw_heat_maps(results, folder)
 
 
 def read(folder: Path) -> tuple[list[Result], dict[str, object]]:

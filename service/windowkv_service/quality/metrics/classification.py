@@ -16,5 +16,7 @@ class Classification:
     classes: tuple[str, ...]
 
     def __call__(self, said: str, reference: str) -> float:
-        named = [name for name in self.classes if name in said and (name == reference or name not in reference)]
+        named = [
+            name for name in self.classes if name in said and (name == reference or name not in reference)
+        ]
         return 1.0 / len(named) if reference in named else 0.0

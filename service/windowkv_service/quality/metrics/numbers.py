@@ -12,4 +12,4 @@ def number_share(said: str, reference: str) -> float:
     wanted, numbers = _NUMBER.search(reference), _NUMBER.findall(said)
     if wanted is None or not numbers:
         return 0.0
-    return sum(number == wanted[0] for number in numbers) / len(numbers)
+    return numbers.count(wanted[0]) / len(numbers)

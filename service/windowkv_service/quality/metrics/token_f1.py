@@ -21,7 +21,9 @@ def token_f1(said: str, reference: str) -> float:
 def token_f1_chinese(said: str, reference: str) -> float:
     """The same over characters, without punctuation. LongBench takes words found by jieba; a character more or less
     in a word counts here for what it is, so scores are a little higher than published ones."""
-    return bag_f1(*([piece for piece in chinese_pieces(text) if _is_said(piece)] for text in (said, reference)))
+    return bag_f1(
+        *([piece for piece in chinese_pieces(text) if _is_said(piece)] for text in (said, reference))
+    )
 
 
 def bag_f1(said: Sequence[str], reference: Sequence[str]) -> float:

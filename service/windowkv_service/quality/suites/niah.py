@@ -1,5 +1,5 @@
-"""niah: one fact at a given depth of a document of a given length (Needle in a Haystack), a grid of cells. Only the exact
-answer counts."""
+"""niah: one fact at a given depth of a document of a given length (Needle in a Haystack), a grid of cells. Only the
+exact answer counts."""
 
 from __future__ import annotations
 

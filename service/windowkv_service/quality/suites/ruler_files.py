@@ -1,4 +1,4 @@
-"""ruler-files: RULER's own tasks (Hsieh et al. 2024, arXiv:2404.06654) from the JSON-lines files that its scripts write.
+"""ruler-files: RULER's own tasks (Hsieh et al. 2024, arXiv:2404.06654) from the JSON-lines files its scripts write.
 
 A line has `input`, `outputs`, and in newer files `answer_prefix`, which then goes behind the input. RULER writes the
 document and its question as one text; for a question that comes later it is cut where the task's question begins.
@@ -69,7 +69,9 @@ def _parts(folder: Path, path: Path) -> list[str]:
 
 def _task_of(folder: Path, path: Path) -> str | None:
     """The task that a file is of: what it or the nearest folder is called, the given folder included."""
-    return next((part for part in reversed([folder.resolve().name, *_parts(folder, path)]) if part in FORMS), None)
+    return next(
+        (part for part in reversed([folder.resolve().name, *_parts(folder, path)]) if part in FORMS), None
+    )
 
 
 def _task(folder: Path, path: Path, name: str) -> Filed:
@@ -84,7 +86,9 @@ def _asked(form: Form, record: Record) -> tuple[str, Asked]:
     prompt = record.text("input")
     *_, begin = [-1, *(match.start() for match in re.finditer(rf"\s+{form.question}", prompt))]
     if begin < 1:
-        raise record.trouble(f"no question begins with {form.question!r}; it cannot be told from its document")
+        raise record.trouble(
+            f"no question begins with {form.question!r}; it cannot be told from its document"
+        )
     text = prompt[begin:] + record.text("answer_prefix", "")
     question = Asked(text, record.texts("outputs"), form.metric, form.max_tokens, stop=())
     return prompt[:begin], question
