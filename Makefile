@@ -68,8 +68,9 @@ bench: setup ## The serving benchmark, as ratios; writes benchmarks/results
 	$(ONE_THREAD) $(BIN)/python benchmarks/serving.py
 
 # Reporting seeds, from 1000 on, are for tables only: defaults are chosen on the others.
-EVAL_ARGS ?= --suite single/2000 --suite single/4000 --suite niah --suite reuse \
-	--kept-ratio 0.12 --kept-ratio 0.06 --kept-ratio 0.03 --seed 1000 --samples 10 --out benchmarks/results/quality
+EVAL_ARGS ?= --suite single/2000 --suite single/4000 --suite niah --suite reuse --suite ruler \
+	--kept-ratio 0.12 --kept-ratio 0.06 --kept-ratio 0.03 --seed 1000 --samples 10 \
+	--out benchmarks/results/quality --page benchmarks/results/QUALITY.md
 
 eval: setup ## The quality of answers on compressed caches; writes benchmarks/results/quality
 	$(ONE_THREAD) $(BIN)/windowkv eval $(EVAL_ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -75,6 +76,10 @@ class Pages:
 def _read_creation(stream: Stream, on_progress: OnProgress | None) -> Flow[Cache]:
     while (event := (yield Read(stream))) is not None:
         if event.HasField("created"):
+            with suppress(WindowKVError):  # it is made, whatever becomes of the stream
+                yield Read(
+                    stream
+                )  # to its end: a stream cancelled before that is an error in the worker's log
             return replies.read_created(event.created)
         if event.HasField("progress") and on_progress is not None:
             on_progress(replies.read_progress(event.progress))

@@ -68,4 +68,4 @@ def test_the_full_cache_goes_before_what_can_use_its_blocks() -> None:
 
 def test_no_method_stands_alone() -> None:
     names = [method.name for method in with_references([Method("windowkv"), Method("random")])]
-    assert names == ["full", "windowkv", "random", "streaming"]
+    assert names == ["full", "windowkv", "random", "streamingllm"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,8 +50,7 @@ async def ask(service: RunningService, arm: Arm, case: Case) -> tuple[list[Reply
 
     async def work(client: AsyncClient) -> tuple[list[Reply], int]:
         names = set[str]()
-        model = await client.models.get()
-        replies = await Asking(client, model, arm, Prompts(client, model.max_tokens, case), names).replies()
+        replies = await Asking(client, arm, Prompts(client, 8192, case), names).replies()
         return replies, len(names)
 
     return await with_client(service, work)
@@ -74,10 +74,13 @@ async def test_the_full_cache_answers_what_it_was_asked(
         assert [reply.score for reply in replies] == [100.0, 100.0]
 
 
-async def test_tails_are_the_hidden_question_and_the_answer(service: RunningService) -> None:
-    (hidden, *_), _ = await ask(service, HIDDEN, Case(DOCUMENT, QUESTIONS[:1]))
-    (visible, *_), _ = await ask(service, VISIBLE, Case(DOCUMENT, QUESTIONS[:1]))
-    assert 0 < visible.tail_bytes < hidden.tail_bytes < hidden.full_bytes
+async def test_what_a_visible_question_takes_counts_to_the_prompt_and_a_hidden_one_to_the_tail(
+    service: RunningService,
+) -> None:
+    case = Case(DOCUMENT, (replace(QUESTIONS[0], text=QUESTIONS[0].text * 5),))
+    (hidden, *_), _ = await ask(service, HIDDEN, case)
+    (visible, *_), _ = await ask(service, VISIBLE, case)
+    assert 0 < visible.tail_bytes < hidden.tail_bytes and hidden.full_bytes < visible.full_bytes
 
 
 @pytest.mark.parametrize("room", [80, 81])
@@ -140,7 +143,7 @@ def test_what_was_answered_before_an_interruption_is_kept_and_not_asked_again(
     assert [result.documents for result in EVALUATION.results(answers)] == [2, 2]
 
 
-REPLY = Reply("amber", 100.0, 120, 110, 20, 1000, 15, 0.75, True, False)
+REPLY = Reply("amber", 100.0, 40, 110, 30, 1000, 0.75, False)
 
 
 def test_a_line_that_was_cut_short_is_asked_again(tmp_path: Path) -> None:

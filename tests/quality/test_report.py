@@ -15,7 +15,7 @@ from windowkv_service.quality.tables import insert, render
 
 FULL = Result(
     suite_task="single/2000", method="full", question="hidden", kept_ratio=1.0, stored_bytes_ratio=1.0, score=100.0,
-    ci_low=100.0, ci_high=100.0, samples=10, documents=2, entry_bytes_ratio=1.0, answer_bytes_ratio=1.0,
+    ci_low=100.0, ci_high=100.0, samples=10, documents=2, entry_bytes_ratio=1.0,
     tail_bytes_ratio=0.01, fidelity=1.0, cut=0,
 )  # fmt: skip
 OURS = replace(FULL, method="windowkv", kept_ratio=0.12, stored_bytes_ratio=0.2, score=90.0, ci_low=80.0)

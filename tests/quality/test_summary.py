@@ -15,27 +15,28 @@ from windowkv_service.quality.summary import mean_ratio, mean_score, suite_mean,
 ARM = Arm(Method("windowkv"), 0.12, Visibility.HIDDEN)
 
 
-def reply(score: float, *, entry: int = 120, answer: int = 110, index: int = 20, chose: bool = True) -> Reply:
-    return Reply("amber", score, entry, answer, index, 1000, 15, 0.75, chose, False)
-
-
-def test_windows_of_an_entry_and_of_a_question_count_both_and_leader_keys_once() -> None:
-    assert reply(100.0).device_bytes == 120 + 110 - 20
-
-
-def test_an_answer_from_the_entrys_own_windows_counts_them_once() -> None:
-    assert reply(100.0, answer=120, chose=False).device_bytes == 120
+def reply(score: float) -> Reply:
+    return Reply(
+        "amber",
+        score,
+        entry_bytes=40,
+        device_bytes=210,
+        tail_bytes=15,
+        full_bytes=1000,
+        fidelity=0.75,
+        is_cut=False,
+    )
 
 
 def test_a_result_is_made_of_all_answers() -> None:
     result = summarise("single/1000", ARM, [[reply(100.0), reply(0.0)], [reply(100.0), reply(100.0)]])
     assert (result.score, result.samples, result.documents) == (75.0, 4, 2)
-    assert (result.stored_bytes_ratio, result.entry_bytes_ratio, result.answer_bytes_ratio) == (
+    assert (result.entry_bytes_ratio, result.stored_bytes_ratio, result.tail_bytes_ratio) == (
+        0.04,
         0.21,
-        0.12,
-        0.11,
+        0.015,
     )
-    assert (result.tail_bytes_ratio, result.fidelity, result.cut) == (0.015, 0.75, 0)
+    assert (result.fidelity, result.cut) == (0.75, 0)
     assert result.ci_low <= result.score <= result.ci_high
 
 

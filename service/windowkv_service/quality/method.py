@@ -12,7 +12,7 @@ OURS = "windowkv"
 FULL = "full"
 BLIND = (
     "random",
-    "streaming",
+    "streamingllm",
 )  # choices that look at nothing, the second one sink and recent tokens (StreamingLLM)
 
 

@@ -11,8 +11,8 @@ class Reply:
 
     entry_bytes: what the cache holds between questions (`cache.stored_bytes`).
     device_bytes: the same while answering, with what the answer reads, each block once (`usage.device_bytes`).
-    tail_bytes: beside those, the blocks of the tokens behind the cached prompt: the question's, where it came later, and
-    the answer's (`usage.tail_bytes`). full_bytes: the uncompressed cache of the same prompt.
+    tail_bytes: beside those, the blocks of the tokens behind the cached prompt: the question's, where it came later,
+    and the answer's (`usage.tail_bytes`). full_bytes: the uncompressed cache of the same prompt.
     fidelity: the service's own estimate. is_cut: the prompt lost its middle.
     """
 

@@ -23,7 +23,8 @@ class Result:
     Ratios are of the full cache's bytes, means over the answers; see Reply for what is counted.
 
     stored_bytes_ratio: all that the device held of the prompt while answering. entry_bytes_ratio: what the cache held
-    between questions. tail_bytes_ratio: tokens behind the cached prompt, in none of the others. fidelity: the service's own estimate. cut: answers to prompts that lost their middle.
+    between questions. tail_bytes_ratio: tokens behind the cached prompt, in none of the others. fidelity: the service's
+    own estimate. cut: answers to prompts that lost their middle.
     documents: how many the answers are about.
     """
 
