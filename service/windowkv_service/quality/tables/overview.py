@@ -63,4 +63,4 @@ def _beside_full(results: Sequence[Result], full: Sequence[Result]) -> list[str]
     if worst is None:
         return [NONE, NONE]
     share = suite_mean(compared).mean / suite_mean(reference).mean
-    return [f"{share:.1%}", f"{worst.share:.1%} {worst.suite}"]
+    return [f"{share:.1%}", NONE if results is full else f"{worst.share:.1%} {worst.suite}"]
