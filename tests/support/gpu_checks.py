@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from paged_sequences import WINDOW, PagedSequences, generate
@@ -11,6 +12,7 @@ from paged_sequences import WINDOW, PagedSequences, generate
 from windowkv_service.domain.requests import Sampling
 from windowkv_service.kv.copies import StreamCopies
 from windowkv_service.model.decode_steps import EXACT, PADDED, DecodeSteps, Graphs
+from windowkv_service.model.prompt_attention import Terms, masked_attention, prompt_attention, visible_keys
 from windowkv_service.model.sampler import Drawn, SamplerBatch, SamplerState
 
 Check = Callable[[torch.device], None]
@@ -22,6 +24,7 @@ SAMPLINGS = [
     Sampling(frequency_penalty=1.5, min_tokens=3, stop_token_ids=(5,)),
     Sampling(temperature=2.0, seed=5, top_p=0.7, min_p=0.001, repetition_penalty=1.7),
 ]
+_NO_SINKS = torch.full((8,), float("-inf"))  # they change nothing, and have the softmax written out
 ROW = (8, 2, 16, 8, 128)
 ROW_BYTES = 2 * 8 * 2 * 16 * 8 * 128
 
@@ -104,7 +107,28 @@ def graphs_say_what_single_launches_say(device: torch.device) -> None:
         graphs.logits()
 
 
+def chunks_of_a_prompt_attend_as_by_the_definition(device: torch.device) -> None:
+    """Grouped heads, whole prompts and chunks, with and without a sliding window, in bf16 against fp64."""
+    torch.manual_seed(0)
+    for num_queries, num_keys in ((300, 300), (128, 1000), (1, 77)):
+        queries = torch.randn(1, num_queries, 8, 128, device=device).bfloat16().transpose(1, 2)
+        keys, values = torch.randn(2, 1, 2, num_keys, 128, device=device).bfloat16()
+        for sliding_window in (None, 50):
+            terms = Terms(128**-0.5, sliding_window, None, None)
+            visible = visible_keys(num_queries, num_keys, sliding_window, device)
+            got = prompt_attention(queries, keys, values, terms, lambda mask=visible: mask)
+            exact = masked_attention(
+                queries.double(),
+                keys.double(),
+                values.double(),
+                visible,
+                replace(terms, sinks=_NO_SINKS.to(device)),
+            )
+            torch.testing.assert_close(got.double(), exact, rtol=2e-2, atol=2e-2)
+
+
 CHECKS: list[Check] = [
+    chunks_of_a_prompt_attend_as_by_the_definition,
     the_gpu_draws_what_the_processor_draws,
     blocks_go_out_and_come_back_beside_the_model,
     ordinary_memory_serves_where_the_page_locked_is_used_up,

@@ -20,7 +20,7 @@ from windowkv_service.engine.task import TURN, Walk
 from windowkv_service.kv.buffers import Staging
 from windowkv_service.kv.layout import KVGroup, KVLayout
 from windowkv_service.kv.strips import Strips
-from windowkv_service.model.attention import Terms
+from windowkv_service.model.prompt_attention import Terms
 from windowkv_service.model.pruned_view import Survive
 from windowkv_service.selection.base import Pruner, TokenSelection
 

@@ -13,24 +13,14 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 import windowkv_kernels as kernels
 from windowkv_service.kv.buffers import Arenas, Staging
 from windowkv_service.kv.layout import KVLayout
+from windowkv_service.model.prompt_attention import Terms, prompt_attention, visible_keys
 
 ATTENTION_NAME = "windowkv"
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a layer's attention is computed with; sinks is [num_heads] or None."""
-
-    scale: float
-    sliding_window: int | None
-    softcap: float | None
-    sinks: Tensor | None
 
 
 class KVView(Protocol):
@@ -94,13 +84,16 @@ class PrefillView:
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, terms: Terms) -> Tensor:
         self._observed.see(layer, queries[0])
         seen_keys, seen_values = self._seen(layer, keys[0].transpose(0, 1), values[0].transpose(0, 1))
-        mask = self._mask(queries.shape[2], seen_keys.shape[0], terms.sliding_window, queries.device)
-        return masked_attention(
+        sliding_window = terms.sliding_window
+        if sliding_window is not None:  # what no query sees is not looked at
+            first = max(0, seen_keys.shape[0] - queries.shape[2] - sliding_window + 1)
+            seen_keys, seen_values = seen_keys[first:], seen_values[first:]
+        return prompt_attention(
             queries,
             seen_keys.transpose(0, 1).unsqueeze(0),
             seen_values.transpose(0, 1).unsqueeze(0),
-            mask,
             terms,
+            lambda: self._mask(queries.shape[2], seen_keys.shape[0], sliding_window, queries.device),
         )
 
     def _seen(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,14 +103,12 @@ class PrefillView:
         end = self._start + keys.shape[0]
         return self._staging.keys(layer, end), self._staging.values(layer, end)
 
-    def _mask(self, num_queries: int, end: int, sliding_window: int | None, device: torch.device) -> Tensor:
+    def _mask(
+        self, num_queries: int, num_keys: int, sliding_window: int | None, device: torch.device
+    ) -> Tensor:
+        """Of the last positions; the same for all layers of a kind."""
         if sliding_window not in self._masks:
-            query_positions = torch.arange(end - num_queries, end, device=device)[:, None]
-            key_positions = torch.arange(end, device=device)[None, :]
-            visible = key_positions <= query_positions
-            if sliding_window is not None:
-                visible &= key_positions > query_positions - sliding_window
-            self._masks[sliding_window] = visible
+            self._masks[sliding_window] = visible_keys(num_queries, num_keys, sliding_window, device)
         return self._masks[sliding_window]
 
 
@@ -141,30 +132,6 @@ class RepeatView(PrefillView):
             torch.cat([self._staging.keys(owner, self._start), new_keys]),
             torch.cat([self._staging.values(owner, self._start), new_values]),
         )
-
-
-def masked_attention(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor, terms: Terms) -> Tensor:
-    """queries [B, H, m, D] over keys and values [B, Hkv, n, D]; visible [m, n]."""
-    if terms.softcap is None and terms.sinks is None:
-        return scaled_dot_product_attention(
-            queries, keys, values, attn_mask=visible, scale=terms.scale, enable_gqa=True
-        )
-    return _plain_attention(queries, keys, values, visible, terms)
-
-
-def _plain_attention(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor, terms: Terms) -> Tensor:
-    """Attention with soft-capped scores or attention sinks, which the fused kernels do not know."""
-    batch, num_heads, num_queries, head_dim = queries.shape
-    packed = queries.view(batch, keys.shape[1], -1, num_queries, head_dim)
-    scores = torch.einsum("bkgqd,bksd->bkgqs", packed, keys).float() * terms.scale
-    if terms.softcap is not None:
-        scores = torch.tanh(scores / terms.softcap) * terms.softcap
-    scores = scores.masked_fill(~visible, float("-inf"))
-    if terms.sinks is not None:
-        sinks = terms.sinks.float().view(1, keys.shape[1], -1, 1, 1).expand(*scores.shape[:-1], 1)
-        scores = torch.cat([scores, sinks], dim=-1)
-    weights = scores.softmax(-1)[..., : keys.shape[2]].to(values.dtype)
-    return torch.einsum("bkgqs,bksd->bkgqd", weights, values).reshape(batch, num_heads, num_queries, head_dim)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from windowkv_service.kv.buffers import Staging
 from windowkv_service.kv.layout import KVLayout
-from windowkv_service.model.attention import Terms, masked_attention
+from windowkv_service.model.prompt_attention import Terms, masked_attention
 
 # A layer that owns its KV, positions [m] of the tokens that reached it, their queries [H, m, D] and keys [m, Hkv, D],
 # the layer's terms → which of them go on, as ascending places in [0, m).
