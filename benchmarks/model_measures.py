@@ -124,7 +124,7 @@ class _Fetch:
             for group, count in zip(layout.groups, self._count, strict=True)
         ]
         for group, rooms in zip(layout.groups, self._rooms, strict=True):
-            self._copies.out(memory.arenas.of(group)[: len(rooms)], rooms).wait()
+            self._copies.out(list(memory.arenas.of(group)[: len(rooms)]), rooms).wait()
 
     def all(self) -> None:
         self(self._count_of_all())

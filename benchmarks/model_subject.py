@@ -17,8 +17,9 @@ from windowkv_service.domain.requests import Sampling, Task
 from windowkv_service.engine.tables import BlockTables, stack_up
 from windowkv_service.kv.buffers import Arenas, Staging
 from windowkv_service.kv.layout import KVLayout
-from windowkv_service.model.attention import ATTENTION_NAME, LeadersHeard, Observed, Terms
+from windowkv_service.model.attention import ATTENTION_NAME, LeadersHeard, Observed
 from windowkv_service.model.decode_steps import DecodeSteps
+from windowkv_service.model.prompt_attention import Terms
 from windowkv_service.model.runner import Runner
 from windowkv_service.model.sampler import Drawn, SamplerBatch, SamplerState, sample
 from windowkv_service.selection.base import Observation, WindowSelection

@@ -10,7 +10,8 @@ from torch import Tensor
 from offline.choice import Choice
 from offline.document import CachedDocument
 from offline.reading import Reading, gather
-from windowkv_service.model.attention import LeadersHeard, Terms
+from windowkv_service.model.attention import LeadersHeard
+from windowkv_service.model.prompt_attention import Terms
 
 OnQueries = Callable[[int, Tensor], None]
 

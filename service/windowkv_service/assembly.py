@@ -22,6 +22,7 @@ from windowkv_service.engine.engine import Engine
 from windowkv_service.engine.mailbox import Inbox
 from windowkv_service.engine.resources import Limits, Resources
 from windowkv_service.kv.buffers import Arenas
+from windowkv_service.kv.copies import copies_of
 from windowkv_service.kv.snapshot import dtype_name
 from windowkv_service.model.loader import LoadedModel, ModelOptions, load
 from windowkv_service.model.runner import Runner
@@ -73,17 +74,20 @@ def build_resources(
     pools: dict[Arena, BlockPool] = {arena: BlockPool(count) for arena, count in num_blocks.items()}
     inbox, profile = Inbox(), _profile(model)
     events = metrics.tiers
-    host = HostTier(settings.host_tier_bytes, events=events)
+    max_pending_bytes = settings.host_tier_bytes // 4
+    # As much as host memory keeps, and what is on its way to it.
+    copies = copies_of(model.device, settings.host_tier_bytes + max_pending_bytes)
+    host = HostTier(settings.host_tier_bytes, events=events, memory=copies.take)
     redis = None
     if settings.redis_url is not None:
         redis = RedisTier(settings.redis_url, load_budget_s=settings.load_budget_s, events=events)
-    max_pending_bytes = settings.host_tier_bytes // 4
     transfers = Transfers(host, redis, max_pending_bytes=max_pending_bytes, wake=inbox.wake, events=events)
     methods = selectors(profile)
     resources = Resources(
         model=model,
         info=_info(model, tuple(methods)),
         runner=Runner(model.module, model.layout, arenas, model.device),
+        copies=copies,
         device=DeviceTier(arenas, pools, clock, is_poisoned=settings.poison_blocks),
         store=PrefixStore(clock, pools, events=events),
         transfers=transfers,

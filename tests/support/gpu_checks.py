@@ -66,7 +66,7 @@ def blocks_go_out_and_come_back_beside_the_model(device: torch.device) -> None:
     with nobody_waits():
         for _ in range(50):
             busy = busy @ busy / 64
-        landing = copies.out(source, rooms)
+        landing = copies.out(list(source), rooms)
     del source
     torch.randn(40, *ROW, device=device)  # what was forgotten is others' only when it has been copied
     landing.wait()
@@ -85,7 +85,7 @@ def ordinary_memory_serves_where_the_page_locked_is_used_up(device: torch.device
     copies = StreamCopies(device, ROW_BYTES)
     source = torch.randn(3, *ROW, device=device).bfloat16()
     rooms = [copies.take(ROW_BYTES) for _ in range(3)]
-    copies.out(source, rooms).wait()
+    copies.out(list(source), rooms).wait()
     told = [torch.frombuffer(room, dtype=torch.bfloat16).view(ROW) for room in rooms]
     assert torch.equal(torch.stack(told), source.cpu())
 

@@ -22,15 +22,15 @@ class LateCopies:
     def take(self, size_bytes: int) -> memoryview:
         return self._plain.take(size_bytes)
 
-    def out(self, source: Tensor, targets: Sequence[memoryview]) -> Landing:
-        return _Late(self._lane.submit(self._out, source, list(targets)))
+    def out(self, sources: Sequence[Tensor], targets: Sequence[memoryview]) -> Landing:
+        return _Late(self._lane.submit(self._out, list(sources), list(targets)))
 
     def into(self, sources: Sequence[memoryview], targets: Sequence[Tensor]) -> Landing:
         return _Late(self._lane.submit(self._into, list(sources), list(targets)))
 
-    def _out(self, source: Tensor, targets: Sequence[memoryview]) -> None:
+    def _out(self, sources: Sequence[Tensor], targets: Sequence[memoryview]) -> None:
         time.sleep(self._delay_s)
-        self._plain.out(source, targets)
+        self._plain.out(sources, targets)
 
     def _into(self, sources: Sequence[memoryview], targets: Sequence[Tensor]) -> None:
         time.sleep(self._delay_s)

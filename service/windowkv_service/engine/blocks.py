@@ -14,9 +14,10 @@ from windowkv_service.cache.tiers.base import Miss
 from windowkv_service.domain.keys import Address
 from windowkv_service.domain.results import MissReason, Tier
 from windowkv_service.engine.prompt import Blocks, Prompt, Windows
-from windowkv_service.engine.resources import Resources, finished
+from windowkv_service.engine.resources import Resources, finished, landed
 from windowkv_service.engine.task import Walk
 from windowkv_service.kv.buffers import Staging
+from windowkv_service.kv.copies import Copies
 from windowkv_service.kv.layout import KVGroup
 
 MEASURED_BYTES = 1 << 20  # the time of smaller loads says more of waiting than of bytes
@@ -124,17 +125,37 @@ class Claim:
         """Private blocks for all that is missing, by arena; they are the caller's until filled in."""
         return (yield from resources.take_blocks(self.needs()))
 
-    def fill_from(self, frames: dict[Place, Frame], taken: dict[int, list[int]]) -> None:
-        """Write fetched blocks; what does not fit its place stays missing. What somebody else has fetched meanwhile is
-        shared."""
-        for (group, number), frame in frames.items():
-            shared = self._device.share(group, self.address((group, number)))
-            if shared is not None:
-                self._ids[group.index][number] = shared
-                continue
-            spare = taken[self._device.arenas.arena_of(group)]
-            if self._device.write(group, spare[-1], frame):
-                self._ids[group.index][number] = spare.pop()
+    def fill_from(
+        self, frames: dict[Place, Frame], taken: dict[int, list[int]], copies: Copies
+    ) -> Walk[None]:
+        """Write fetched blocks, beside the model; what does not fit its place stays missing. What somebody else has
+        fetched meanwhile is shared. What stays in taken was not needed."""
+        coming = [
+            place
+            for place, frame in frames.items()
+            if not self._share(place) and self._device.fits(place[0], frame)
+        ]
+        spare = {arena: iter(block_ids) for arena, block_ids in taken.items()}
+        block_ids = [next(spare[self._device.arenas.arena_of(group)]) for group, _ in coming]
+        targets = [
+            self._device.arenas.of(group)[block_id]
+            for (group, _), block_id in zip(coming, block_ids, strict=True)
+        ]
+        yield from landed(copies.into([frames[place].payload for place in coming], targets))
+        used: dict[int, set[int]] = {arena: set() for arena in taken}
+        for (group, number), block_id in zip(coming, block_ids, strict=True):
+            if not self._share((group, number)):
+                self._device.pool(group).bind(block_id, self.address((group, number)))
+                self._ids[group.index][number] = block_id
+                used[self._device.arenas.arena_of(group)].add(block_id)
+        for arena, gone in used.items():
+            taken[arena] = [block_id for block_id in taken[arena] if block_id not in gone]
+
+    def _share(self, place: Place) -> bool:
+        """Whether the device has the block by now; if so, take part in it."""
+        group, number = place
+        self._ids[group.index][number] = shared = self._device.share(group, self.address(place))
+        return shared is not None
 
     def fill_staged(self, staging: Staging, taken: dict[int, list[int]]) -> None:
         """Copy all that is missing from a prefilled prompt, one gather per group."""
@@ -217,7 +238,7 @@ def _fetch_missing(resources: Resources, claim: Claim, report: FetchReport, ttl_
             for place, frame in zip(places, fetched.found, strict=True)
             if isinstance(frame, Frame)
         }
-        claim.fill_from(found, taken)
+        yield from claim.fill_from(found, taken, resources.copies)
     finally:
         for arena, spare in taken.items():
             resources.device.pools[arena].release(spare)

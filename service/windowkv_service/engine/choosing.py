@@ -20,7 +20,8 @@ from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.sequence import Sequence
 from windowkv_service.engine.tables import BlockTables
 from windowkv_service.engine.task import TURN, Walk
-from windowkv_service.model.attention import LeadersHeard, Terms
+from windowkv_service.model.attention import LeadersHeard
+from windowkv_service.model.prompt_attention import Terms
 from windowkv_service.selection.base import WindowSelection
 from windowkv_service.selection.fidelity import widen
 from windowkv_service.selection.question import QuestionProfile, choose_windows

@@ -52,14 +52,10 @@ class DeviceTier:
         """The block that holds address, retained; None when the device does not have it."""
         return self.pool(group).share(address)
 
-    def write(self, group: KVGroup, block_id: int, frame: Frame) -> bool:
-        """Fill a block from verified bytes and make it known by its address; False when they are no such block."""
-        block = self.arenas.of(group)[block_id]
-        if frame.shape != tuple(block.shape) or frame.dtype != dtype_name(block.dtype):
-            return False
-        write_block(block, frame.payload)
-        self.pool(group).bind(block_id, frame.address)
-        return True
+    def fits(self, group: KVGroup, frame: Frame) -> bool:
+        """Whether the bytes are a block of the group."""
+        arena = self.arenas.of(group)
+        return frame.shape == tuple(arena.shape[1:]) and frame.dtype == dtype_name(arena.dtype)
 
     def put(self, frames: Sequence[Frame], ttl_s: float) -> list[bool]:
         return [self._put(frame, ttl_s) for frame in frames]

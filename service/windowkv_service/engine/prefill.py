@@ -5,20 +5,20 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from windowkv_service.cache.frame import Frame, FrameKind
+from windowkv_service.cache.frame import Frame
 from windowkv_service.domain.requests import Compression
 from windowkv_service.engine.blocks import Claim, FetchReport, claim_staged
 from windowkv_service.engine.budget import resident_of
 from windowkv_service.engine.choose import Chosen, choose
 from windowkv_service.engine.compute import OnProgress, compute
 from windowkv_service.engine.index import LeaderIndex, index_addresses
+from windowkv_service.engine.outgoing import block_frames
 from windowkv_service.engine.prompt import Prompt, Windows
 from windowkv_service.engine.prune import prune, replay
 from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.reuse import reuse
 from windowkv_service.engine.task import Walk
 from windowkv_service.kv.buffers import Staging
-from windowkv_service.kv.snapshot import dtype_name, stage_out
 from windowkv_service.model.attention import Observed
 from windowkv_service.selection.base import Pruner
 from windowkv_service.selection.question import QuestionProfile
@@ -55,7 +55,7 @@ def prefill(
         chosen = yield from choose(resources, prompt, compression, staging, report, on_progress)
         frames = []
         if is_kept_below:
-            frames = _outgoing(resources, chosen.prompt, chosen.retained, chosen.index, staging)
+            frames = yield from _outgoing(resources, chosen.prompt, chosen.retained, chosen.index, staging)
         resident = resident_of(resources, prompt, compression, chosen.windows, chosen.index_bytes)
         claim = yield from claim_staged(resources, chosen.prompt, resident, staging)
     ended = time.monotonic()
@@ -77,7 +77,7 @@ def prefill_again(
     yield from resources.staging_free()
     with resources.stage(prompt.num_tokens) as staging:
         yield from _restage_all(resources, prompt, staging, report)
-        frames = _outgoing(resources, prompt, retained, None, staging)
+        frames = yield from _outgoing(resources, prompt, retained, None, staging)
         return (yield from claim_staged(resources, prompt, windows, staging)), frames
 
 
@@ -105,24 +105,9 @@ def _restage_all(resources: Resources, prompt: Prompt, staging: Staging, report:
 
 def _outgoing(
     resources: Resources, prompt: Prompt, retained: Windows, index: LeaderIndex | None, staging: Staging
-) -> list[Frame]:
-    frames = _block_frames(resources, prompt.whole, retained, staging)
-    frames += _block_frames(resources, prompt, prompt.strip_blocks(), staging)
+) -> Walk[list[Frame]]:
+    frames = yield from block_frames(resources, prompt.whole, retained, staging)
+    frames += yield from block_frames(resources, prompt, prompt.strip_blocks(), staging)
     if index is not None:
         frames += index.frames(index_addresses(prompt, index.profile))
-    return frames
-
-
-def _block_frames(resources: Resources, prompt: Prompt, windows: Windows, staging: Staging) -> list[Frame]:
-    dtype, frames = dtype_name(resources.model.dtype), []
-    for group in prompt.layout.groups:
-        row, shape = windows[group.index], prompt.layout.block_shape(group)
-        if not row:
-            continue
-        blocks = staging.tensor.new_empty((len(row), *shape))
-        prompt.gather(staging, group, row, blocks, range(len(row)))
-        frames += [
-            Frame(FrameKind.BLOCK, prompt.address(group, window), dtype, shape, piece)
-            for window, piece in zip(row, stage_out(blocks), strict=True)
-        ]
     return frames

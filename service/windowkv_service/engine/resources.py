@@ -19,9 +19,10 @@ from windowkv_service.domain.requests import Durability
 from windowkv_service.domain.results import ModelInfo, TierStatus
 from windowkv_service.domain.results import Tier as TierName
 from windowkv_service.engine.device import DeviceTier
-from windowkv_service.engine.task import Result, Until, Walk
+from windowkv_service.engine.task import Result, Soon, Until, Walk
 from windowkv_service.errors import CacheFull, EmptyPrompt, PromptTooLong, TokenOutOfVocabulary
 from windowkv_service.kv.buffers import Staging
+from windowkv_service.kv.copies import Copies, Landing
 from windowkv_service.model.loader import LoadedModel
 from windowkv_service.model.runner import Runner
 from windowkv_service.selection.base import Method
@@ -54,6 +55,7 @@ class Resources:
     model: LoadedModel
     info: ModelInfo
     runner: Runner
+    copies: Copies  # between the device and host memory
     device: DeviceTier
     store: PrefixStore
     transfers: Transfers
@@ -181,3 +183,12 @@ def finished(job: Job[Result]) -> Walk[Result]:
     while not job.is_done:
         yield Until(lambda: job.is_done)
     return job.result
+
+
+def landed(landing: Landing) -> Walk[None]:
+    """Wait for copies. Who is closed meanwhile waits all the same: the memory may be others' after that."""
+    try:
+        while not landing.is_done():
+            yield Soon(landing.is_done)
+    finally:
+        landing.wait()

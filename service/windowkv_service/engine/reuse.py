@@ -14,11 +14,10 @@ from windowkv_service.domain.keys import Address
 from windowkv_service.domain.results import Tier
 from windowkv_service.engine.blocks import MEASURED_BYTES, FetchReport, fetch
 from windowkv_service.engine.prompt import Prompt
-from windowkv_service.engine.resources import Resources, finished
+from windowkv_service.engine.resources import Resources, finished, landed
 from windowkv_service.engine.task import Walk
 from windowkv_service.kv.buffers import Staging
 from windowkv_service.kv.layout import KVGroup
-from windowkv_service.kv.snapshot import dtype_name, write_block
 
 
 def reuse(
@@ -83,25 +82,33 @@ def _collect(
     missing = [address for _, row in _lacking(resources, prompt, num_windows) for address in row]
     fetched = yield from fetch(resources, missing, FrameKind.BLOCK, report)
     frames = {frame.address: frame for frame in fetched.found if isinstance(frame, Frame)}
+    arrived = yield from _arrive(resources, prompt, rows, frames)
     return [
-        [_block(resources, group, address, frames) for address in row]
+        [_block(resources, group, address, arrived) for address in row]
         for group, row in zip(prompt.layout.groups, rows, strict=True)
     ]
 
 
+def _arrive(
+    resources: Resources, prompt: Prompt, rows: list[list[Address]], frames: dict[Address, Frame]
+) -> Walk[dict[Address, Tensor]]:
+    """Fetched frames as blocks on the device; what is no block of its group is left out."""
+    blocks = {
+        address: torch.empty_like(resources.device.arenas.of(group)[0])
+        for group, row in zip(prompt.layout.groups, rows, strict=True)
+        for address in row
+        if address in frames and resources.device.fits(group, frames[address])
+    }
+    payloads = [frames[address].payload for address in blocks]
+    yield from landed(resources.copies.into(payloads, list(blocks.values())))
+    return blocks
+
+
 def _block(
-    resources: Resources, group: KVGroup, address: Address, frames: dict[Address, Frame]
+    resources: Resources, group: KVGroup, address: Address, arrived: dict[Address, Tensor]
 ) -> Tensor | None:
-    arena = resources.device.arenas.of(group)
     block_id = resources.device.pool(group).find(address)
-    if block_id is not None:
-        return arena[block_id]
-    frame = frames.get(address)
-    if frame is None or frame.shape != tuple(arena.shape[1:]) or frame.dtype != dtype_name(arena.dtype):
-        return None
-    block = torch.empty_like(arena[0])
-    write_block(block, frame.payload)
-    return block
+    return arrived.get(address) if block_id is None else resources.device.arenas.of(group)[block_id]
 
 
 def _scatter(prompt: Prompt, group: KVGroup, first: int, blocks: list[Tensor], staging: Staging) -> None:

@@ -32,6 +32,11 @@ class Until:
         return self.condition()
 
 
+@dataclass(frozen=True)
+class Soon(Until):
+    """So soon that the worker looks again without resting."""
+
+
 class Turn:
     """Wants the model for one chunk. The worker gives one turn per step, first come first served."""
 

@@ -13,7 +13,7 @@ from windowkv_service.engine.decode import DecodeBatch
 from windowkv_service.engine.mailbox import Inbox
 from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.sequence import Decoding
-from windowkv_service.engine.task import Task, Turn
+from windowkv_service.engine.task import Soon, Task, Turn
 from windowkv_service.errors import DeadlineExceeded, Draining, RequestCancelled, WindowKVError
 from windowkv_service.telemetry.request_metrics import CancelReason
 
@@ -104,7 +104,9 @@ class Worker:
 
     def step(self) -> None:
         """One round; everything that can go on has gone on by its end."""
-        is_busy = bool(self._turns or self._decoding)
+        is_busy = bool(self._turns or self._decoding) or any(
+            isinstance(task.wait, Soon) for task in self._waiting
+        )
         for act in self._inbox.take(0.0 if is_busy else IDLE_WAIT_S):
             act()
         self.heartbeat = time.monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -29,9 +29,9 @@ class Copies(Protocol):
         """Host memory that these copies are quick with, the caller's until the last view of it is gone."""
         ...
 
-    def out(self, source: Tensor, targets: Sequence[memoryview]) -> Landing:
-        """Rows of source, contiguous, to host memory, in the order of the targets. Work that was queued on source
-        before is waited for; source may be forgotten at once, but not written to until they have landed."""
+    def out(self, sources: Sequence[Tensor], targets: Sequence[memoryview]) -> Landing:
+        """Contiguous tensors to host memory, in this order. What was queued on the sources before comes first; they may
+        be forgotten at once, but not written to until the copies have landed."""
         ...
 
     def into(self, sources: Sequence[memoryview], targets: Sequence[Tensor]) -> Landing:
@@ -54,9 +54,9 @@ class PlainCopies:
     def take(self, size_bytes: int) -> memoryview:
         return memoryview(bytearray(size_bytes))
 
-    def out(self, source: Tensor, targets: Sequence[memoryview]) -> Landing:
-        for row, target in zip(_rows(source), targets, strict=True):
-            _tensor(target).copy_(row)
+    def out(self, sources: Sequence[Tensor], targets: Sequence[memoryview]) -> Landing:
+        for source, target in zip(sources, targets, strict=True):
+            _tensor(target).copy_(_bytes(source))
         return _Landed()
 
     def into(self, sources: Sequence[memoryview], targets: Sequence[Tensor]) -> Landing:
@@ -91,9 +91,10 @@ class StreamCopies:
     def take(self, size_bytes: int) -> memoryview:
         return self._slab.take(size_bytes)
 
-    def out(self, source: Tensor, targets: Sequence[memoryview]) -> Landing:
-        pairs = [(_tensor(target), row) for row, target in zip(_rows(source), targets, strict=True)]
-        source.record_stream(self._out)
+    def out(self, sources: Sequence[Tensor], targets: Sequence[memoryview]) -> Landing:
+        pairs = [(_tensor(target), _bytes(source)) for source, target in zip(sources, targets, strict=True)]
+        for source in sources:
+            source.record_stream(self._out)
         return self._copy(self._out, pairs, targets)
 
     def into(self, sources: Sequence[memoryview], targets: Sequence[Tensor]) -> Landing:
@@ -119,11 +120,6 @@ class StreamCopies:
 def copies_of(device: torch.device, capacity_bytes: int) -> Copies:
     """capacity_bytes of page-locked memory where there is a GPU to copy to and from."""
     return StreamCopies(device, capacity_bytes) if device.type == "cuda" else PlainCopies()
-
-
-def _rows(source: Tensor) -> Iterable[Tensor]:
-    """[n, …] → n rows of bytes."""
-    return source.flatten(1).view(torch.uint8).unbind()
 
 
 def _bytes(tensor: Tensor) -> Tensor:

@@ -27,12 +27,3 @@ def write_block(block: Tensor, payload: memoryview) -> None:
 def read_block(block: Tensor) -> memoryview:
     """The bytes of a block, copied to the host."""
     return tensor_bytes(block.detach().cpu().contiguous().clone())
-
-
-def stage_out(blocks: Tensor) -> list[memoryview]:
-    """Blocks [n, …] as bytes on the host, one piece per block, in one copy."""
-    if not blocks.shape[0]:
-        return []
-    whole = tensor_bytes(blocks.cpu().flatten())
-    size = len(whole) // blocks.shape[0]
-    return [whole[start : start + size] for start in range(0, len(whole), size)]

@@ -19,8 +19,8 @@ from windowkv_service.model.attention import (
     Observed,
     PrefillView,
     RepeatView,
-    Terms,
 )
+from windowkv_service.model.prompt_attention import Terms
 from windowkv_service.model.pruned_view import PrunedView, Survive
 
 
