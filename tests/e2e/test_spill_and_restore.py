@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from asking import answer, asking, create_in_redis, frame_keys, prefilled_tokens, random_tokens
+from chosen_tokens import offer
 from eventually import eventually
 from redis_server import RedisServer
 from redis_server import running as running_redis
@@ -257,6 +258,16 @@ def test_what_one_worker_cached_another_answers(start: START, model: Path) -> No
         said = answer(neighbour, QUESTION, cache.name)
         assert said.token_ids == plain_generate(model, DOCUMENT + QUESTION, 14)
         assert prefilled_tokens(other) == 0
+
+
+def test_a_cache_of_a_method_that_a_worker_does_not_know_is_none_of_its_caches(start: START) -> None:
+    with start() as worker, asking(worker) as client:
+        worker.ask(offer)
+        cache = create_in_redis(client, token_ids=DOCUMENT, method="by_lot", kept_ratio=0.4)
+    with start() as worker, asking(worker) as client:
+        with pytest.raises(CacheNotFound):
+            client.caches.get(cache)
+        assert list(client.caches.list()) == []
 
 
 def test_another_secret_shares_nothing_and_finds_nothing(start: START) -> None:
