@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -56,24 +56,19 @@ def baselines(measurement: Measurement) -> list[Result]:
 
 def ablate(
     measurement: Measurement, base: Trial, chosen: Sequence[Experiment]
-) -> list[tuple[Experiment, list[Result]]]:
-    """Every experiment with its results, the base's first. All trials are asked side by side, a batch per question."""
-    trials = {base.name: base} | {
-        f"{experiment.key}: {trial.name}": trial for experiment in chosen for trial in experiment.trials
-    }
-    results = dict(zip(trials, measurement.measure(trials), strict=True))
-    for name, result in results.items():
-        result.name = trials[name].name
-    return [
-        (
-            experiment,
-            [
-                results[base.name],
-                *(results[f"{experiment.key}: {trial.name}"] for trial in experiment.trials),
-            ],
-        )
-        for experiment in chosen
-    ]
+) -> Iterator[tuple[Experiment, list[Result]]]:
+    """Every experiment with its results, the base's first. Those about the same tasks share their batches."""
+    for tasks in dict.fromkeys(experiment.tasks for experiment in chosen):
+        together = [experiment for experiment in chosen if experiment.tasks == tasks]
+        trials = {
+            f"{experiment.key}: {trial.name}": trial for experiment in together for trial in experiment.trials
+        }
+        of_base, *others = measurement.measure({base.name: base, **trials}, tasks=tasks)
+        for result, trial in zip(others, trials.values(), strict=True):
+            result.name = trial.name
+        for experiment in together:
+            yield experiment, [of_base, *others[: len(experiment.trials)]]
+            others = others[len(experiment.trials) :]
 
 
 def main() -> None:
@@ -84,14 +79,20 @@ def main() -> None:
     drawn = list(draw(args.tasks, args.documents, args.questions, args.tokens, args.seed))
     measurement = Measurement(model, drawn, args.kept_ratios)
     base = Trial("base", load_profile(model.directory, model.layout))
-    chosen = [each for each in experiments(base, model.layout) if args.only is None or each.key in args.only]
+    chosen = [
+        each
+        for each in experiments(base, model.layout)
+        if (args.only is None or each.key in args.only)
+        and (each.tasks is None or set(each.tasks) & set(args.tasks))
+    ]
     fixed = baselines(measurement)
-    done = ablate(measurement, base, chosen)
+    done = list(ablate(measurement, base, chosen))
     ratio = GROUP_RATIO if GROUP_RATIO in args.kept_ratios else args.kept_ratios[0]
     page = heading("What each dial of the selection at the question does", args, measurement, began)
     for number, (experiment, results) in enumerate(done):
         rows = [*fixed, *results] if number == 0 else results
-        page += f"\n## {experiment.question}\n\n{table(rows, results[0], ratio)}\n"
+        about = f"\n\nTasks: {', '.join(experiment.tasks)}." if experiment.tasks else ""
+        page += f"\n## {experiment.question}{about}\n\n{table(rows, results[0], ratio)}\n"
     print(page)
     if args.out:
         args.out.with_suffix(".md").write_text(page)

@@ -12,14 +12,21 @@ from offline.trial import Trial
 from windowkv_service.kv.layout import KVLayout
 from windowkv_service.selection import Leader, default_profile
 
+#: One of each kind: enough for what can hardly matter.
+FEW_TASKS = ("single", "niah_multikey_2", "niah_multiquery", "vt", "cwe", "qa_2")
+
 
 @dataclass(frozen=True)
 class Experiment:
-    """question: what its table answers. trials: the base is not among them; every table begins with it."""
+    """question: what its table answers. trials: the base is not among them; every table begins with it.
+
+    tasks: it is asked about these only; None: about all.
+    """
 
     key: str
     question: str
     trials: tuple[Trial, ...]
+    tasks: tuple[str, ...] | None = None
 
 
 def experiments(base: Trial, layout: KVLayout) -> Iterator[Experiment]:
@@ -29,15 +36,17 @@ def experiments(base: Trial, layout: KVLayout) -> Iterator[Experiment]:
         "reselection", "How often does an answer choose anew, and who votes?", _reselection(base)
     )
     yield Experiment("voters", "How many of the question's last tokens vote?", _voters(base))
-    yield Experiment("statistic", "What makes a window's score?", _statistic(base))
-    yield Experiment("heads", "How do a leader's heads agree?", _heads(base))
-    yield Experiment("joining", "Do several leaders choose better together?", tuple(_joining(base, layout)))
-    yield Experiment("index", "How many bits per number of the leader keys?", _index(base))
     yield Experiment("windows", "How large are windows?", _windows(base, layout))
     yield Experiment("extra", "Does anything beside the best windows help?", _extra(base))
-    yield Experiment("always", "What stays whatever its score?", _always(base))
-    yield Experiment("shape", "Do lower groups get more windows than upper ones?", _shape(base))
     yield Experiment("digests", "Do digests of the rest help?", _digests(base))
+    yield Experiment("statistic", "What makes a window's score?", _statistic(base), FEW_TASKS)
+    yield Experiment("heads", "How do a leader's heads agree?", _heads(base), FEW_TASKS)
+    yield Experiment(
+        "joining", "Do several leaders choose better together?", tuple(_joining(base, layout)), FEW_TASKS
+    )
+    yield Experiment("index", "How many bits per number of the leader keys?", _index(base), FEW_TASKS)
+    yield Experiment("always", "What stays whatever its score?", _always(base), FEW_TASKS)
+    yield Experiment("shape", "Do lower groups get more windows than upper ones?", _shape(base), FEW_TASKS)
 
 
 def _leaders(base: Trial, layout: KVLayout) -> Iterator[Trial]:
