@@ -39,7 +39,11 @@ class Settings(BaseSettings):
     group_size: int | None = Field(
         None, ge=1, description="layers per storage group; default: a quarter of the layers, at most 8"
     )
-    device_tier_bytes: int = Field(512 * MIB, ge=1, description="KV blocks on the device")
+    device_tier_bytes: int = Field(
+        512 * MIB,
+        ge=1,
+        description="KV blocks on the device; leader keys may take a quarter of it beside them",
+    )
     host_tier_bytes: int = Field(2048 * MIB, ge=1, description="KV frames in host memory")
 
     default_ttl_s: float = Field(

@@ -119,6 +119,22 @@ def test_questions_at_the_same_time_share_blocks(worker: RunningService) -> None
         assert worker.ask(held_bytes) == usage.device_bytes - cache.index_bytes + 4 * tail_bytes
 
 
+def test_leader_keys_do_not_grow_beyond_their_share(model: Path) -> None:
+    """Entries hold hardly any blocks: without a bound of their own, indexes would fill the memory beside the pools."""
+    room = 16 * WINDOW * 1024
+    settings = {"model": str(model), "window_size": WINDOW, "device_tier_bytes": room}
+    with running(**settings) as worker, asking(worker) as client:
+        documents = [random_tokens(seed, 157) for seed in range(20)]
+        caches = [client.caches.create(token_ids=ids, kept_ratio=0.3) for ids in documents]
+        assert sum(cache.index_bytes for cache in caches) > room / 4
+        shown = [client.caches.get(cache) for cache in caches]
+        assert sum(cache.index_bytes for cache in shown) <= room / 4
+        assert shown[-1].tier == "device"
+        assert {cache.tier for cache in shown} == {"device", "host"}
+        for cache in caches[:2]:
+            assert answer(client, QUESTION, cache.name).usage.source_tier == "host"
+
+
 def test_what_a_question_has_fetched_stays_for_the_next_one(worker: RunningService) -> None:
     with asking(worker) as client:
         cache = client.caches.create(token_ids=DOCUMENT, kept_ratio=0.5)

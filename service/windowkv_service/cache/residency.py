@@ -66,6 +66,11 @@ class Residency:
             stays, missing, lambda entry: _blocks_in(entry, arena), pool.references, speeds
         )
 
+    def in_order_of_leaving(self, entries: Iterable[Entry], now: float, speeds: Speeds) -> Sequence[Entry]:
+        """Those of entries that may leave, what is cheapest to lose first."""
+        leaving = [entry for entry in entries if _may_leave(entry)]
+        return sorted(leaving, key=lambda entry: eviction.worth(_stay(entry, now), speeds))
+
     def check_integrity(self, entries: Iterable[Entry]) -> None:
         held: Counter[PlacedBlock] = Counter()
         for entry in (*entries, *self._leaving):

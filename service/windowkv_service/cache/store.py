@@ -178,6 +178,17 @@ class PrefixStore:
             self.evict(entry)
         return True
 
+    def trim_indexes(self, limit_bytes: int, newest: Entry) -> None:
+        """Indexes lie beside the blocks: evict until those on the device take no more than limit_bytes, or only the
+        newest entry and what is in use or pinned is left."""
+        with_index = [entry for entry in self._entries.values() if entry.is_resident and entry.index_bytes]
+        excess = sum(entry.index_bytes for entry in with_index) - limit_bytes
+        others = [entry for entry in with_index if entry is not newest] if excess > 0 else []
+        for entry in self._residency.in_order_of_leaving(others, self._clock(), self.speeds):
+            if excess > 0:
+                self.evict(entry)
+                excess -= entry.index_bytes
+
     def update(
         self,
         entry: Entry,

@@ -45,6 +45,7 @@ def create(resources: Resources, request: CreateRequest, on_progress: OnProgress
         entry = _record(resources, request, cache_id, done)
         previous = resources.store.holder(request.tenant, request.alias)
         resources.store.publish(entry)
+        resources.settle_index(entry)
     except BaseException:
         resources.store.abandon(cache_id)
         raise

@@ -53,6 +53,7 @@ def make_resident(resources: Resources, entry: Entry, report: FetchReport) -> Wa
     resources.store.restore(entry, claim.placed(), index, index_bytes)
     entry.resident = tuple(tuple(row) for row in resident)
     entry.stored_bytes = prompt.block_bytes(resident) + index_bytes
+    resources.settle_index(entry)
 
 
 def _resident_of(resources: Resources, entry: Entry, prompt: Prompt) -> Windows:

@@ -29,6 +29,7 @@ from windowkv_service.selection.base import Method
 from windowkv_service.selection.question import QuestionProfile
 from windowkv_service.telemetry import Metrics
 
+INDEX_SHARE = 0.25  # of the blocks' bytes: so much may leader keys take beside them
 ROOM_WAIT_S = 30.0  # a request that finds the device full waits this long for others to end
 
 
@@ -109,6 +110,11 @@ class Resources:
             if time.monotonic() >= until:
                 raise CacheFull("the device is full of caches in use", retry_after_s=ROOM_WAIT_S)
             yield Until(lambda: self.has_room(needs()) or time.monotonic() >= until)
+
+    def settle_index(self, entry: Entry) -> None:
+        """An entry has come to the device: leader keys, which are not blocks, must not grow beyond their share."""
+        capacity = self.device.status().capacity_bytes
+        self.store.trim_indexes(int(INDEX_SHARE * capacity), entry)
 
     def has_room(self, needs: Mapping[int, int]) -> bool:
         """Whether the blocks can be had now; who must leave for them has left then."""

@@ -49,6 +49,28 @@ def test_room_is_made_by_evicting_what_is_cheapest_to_bring_back(books: Books) -
     assert cheap.tier_below is Tier.HOST
 
 
+def test_indexes_that_grow_beyond_their_share_leave_with_their_entries(books: Books) -> None:
+    old, used, pinned, fresh = (
+        books.publish(range(100 * n, 100 * n + 8), index_bytes=40, stored_bytes=50) for n in range(4)
+    )
+    books.store.pin(used)
+    books.store.update(pinned, pinned=True)
+    books.store.trim_indexes(160, fresh)
+    assert old.is_resident
+    books.store.trim_indexes(159, fresh)
+    assert [each.is_resident for each in (old, used, pinned, fresh)] == [False, True, True, True]
+    books.store.trim_indexes(10, fresh)
+    assert fresh.is_resident, "the newest has only just come"
+    books.store.check_integrity()
+
+
+def test_of_indexes_those_leave_first_that_are_cheapest_to_bring_back(books: Books) -> None:
+    dear = books.publish(range(100, 108), index_bytes=40, stored_bytes=50)
+    cheap = books.publish(range(8), index_bytes=40, stored_bytes=50, on_host=True)
+    books.store.trim_indexes(100, books.publish(range(200, 208), index_bytes=40, stored_bytes=50))
+    assert (cheap.is_resident, dear.is_resident) == (False, True)
+
+
 def test_room_that_cannot_be_made_evicts_nothing(books: Books) -> None:
     made = books.publish(range(40))
     assert not books.store.make_room(0, 21)
