@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from reference_generation import plain_generate
 from running_service import RunningService, running
 
 from windowkv_client import Cache, Client
+from windowkv_service.cache.block_pool import BlockPool
 from windowkv_service.engine.resources import Resources
 
 WINDOW = 8
@@ -100,13 +102,13 @@ def test_between_two_choices_the_device_holds_no_more_than_one(
     block = worker.resources.model.layout.block_bytes(worker.resources.model.layout.groups[0])
 
     def look(resources: Resources) -> None:
-        write = resources.device.write
+        pools = list(resources.device.pools.values())
+        for pool in pools:
+            pool.bind = partial(counted, pools, pool.bind)  # type: ignore[method-assign]
 
-        def counted(*arguments: Any) -> bool:
-            held.append(sum(pool.num_used for pool in resources.device.pools.values()) * block)
-            return write(*arguments)
-
-        resources.device.write = counted  # type: ignore[method-assign]
+    def counted(pools: list[BlockPool], bind: Any, *arguments: Any) -> None:
+        held.append(sum(pool.num_used for pool in pools) * block)
+        bind(*arguments)
 
     worker.ask(look)
     walk(client, cache, reselect_every=1)

@@ -134,6 +134,6 @@ def test_a_new_worker_restores_what_an_old_one_spilled(start: Start, server: Red
     old.close()
     new = start(server)
     (found,) = new.listed()
-    back = manifest.read(found, NAMESPACE, NUM_GROUPS)
+    back = manifest.read(found, NAMESPACE, [1] * NUM_GROUPS)
     assert (back.name, back.display_name, back.token_ids) == (made.name, "the document", made.token_ids)
     assert new.fetch(back.addresses) == (frames, [Tier.REDIS] * len(frames))
