@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
 
+import windowkv_kernels as kernels
 from windowkv_service.kv.layout import KVLayout
 from windowkv_service.selection.base import Leader, Windows
 from windowkv_service.selection.budgets import Claim, grant
@@ -67,15 +69,20 @@ def choose(
         for leader, share in zip(leaders, shares, strict=True)
     ]
     counts = grant(claims, budget_bytes, redistribute=redistribute)
-    for leader, count in zip(leaders, counts, strict=True):
-        chosen = best_windows(scores[leader.layer], count, forced)
-        for index in leader.groups:
-            windows[index] = chosen
+    if leaders:
+        of_leaders = torch.stack([scores[leader.layer] for leader in leaders])
+        for leader, chosen in zip(leaders, best_windows(of_leaders, counts, forced), strict=True):
+            for index in leader.groups:
+                windows[index] = chosen
     return tuple(windows)
 
 
-def best_windows(score: Tensor, count: int, forced: frozenset[int]) -> Windows:
-    """forced and the best of the others, count in all, in order of position."""
-    ranked = torch.sort(score, descending=True, stable=True).indices.tolist()
-    others = [window for window in ranked if window not in forced]
-    return tuple(sorted([*forced, *others[: max(0, count - len(forced))]]))
+def best_windows(scores: Tensor, counts: Sequence[int], forced: frozenset[int]) -> list[Windows]:
+    """forced and the best of the others, counts[s] in all, in order of position, per row of scores [S, num_windows].
+
+    Chosen on the device that scored; only the choice comes to the host, in one copy, for the books and the tiers find
+    blocks by it.
+    """
+    chosen = kernels.select_windows(scores.float(), counts, forced=sorted(forced))
+    together = iter(torch.cat(chosen).tolist())
+    return [tuple(islice(together, count)) for count in counts]
