@@ -192,17 +192,21 @@ class Subject:
         return SamplerState.make(Sampling(), (), frozenset(), fresh_seed=0)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Decoding:
-    """A running batch. Each call is one step: the token goes back into the next on the device."""
+    """A running batch. Each call is one step, as the engine makes them: the token goes back into the next on the device,
+    and the tokens of the step before are read."""
 
     steps: DecodeSteps
     sampler: SamplerBatch
+    before: Drawn | None = None
 
-    def __call__(self) -> Drawn:
+    def __call__(self) -> None:
         drawn = self.sampler.sample(self.steps.logits())
         self.steps.feed(drawn.token_ids)
-        return drawn
+        if self.before is not None:
+            self.before.read()
+        self.before = drawn
 
 
 class Heard:

@@ -98,6 +98,7 @@ def build_resources(
         secret=settings.secret.get_secret_value().encode(),
         tiers=[host] if redis is None else [host, redis],
         clock=clock,
+        runs_ahead=model.device.type == "cuda",
     )
     return resources, inbox
 

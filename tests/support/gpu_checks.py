@@ -57,6 +57,21 @@ def the_gpu_draws_what_the_processor_draws(device: torch.device) -> None:
         assert [one.token_id for one in here.read()] == [one.token_id for one in there.read()]
 
 
+def reading_a_step_waits_for_no_later_one(device: torch.device) -> None:
+    states = [SamplerState.make(Sampling(logprobs=2), (), frozenset(), fresh_seed=0)]
+    batch = SamplerBatch(states, 1000, device)
+    logits = torch.arange(1000.0, device=device)[None]
+    busy = torch.randn(8192, 8192, device=device)
+    batch.sample(logits).read()
+    drawn = batch.sample(logits)
+    for _ in range(200):
+        busy = busy @ busy / 64
+    later = torch.cuda.Event()
+    later.record()
+    assert drawn.read()[0].token_id == 999
+    assert not later.query(), "the host waited for work that was queued after the step"
+
+
 def blocks_go_out_and_come_back_beside_the_model(device: torch.device) -> None:
     copies = StreamCopies(device, 64 * ROW_BYTES)
     busy = torch.randn(4096, 4096, device=device)
@@ -130,6 +145,7 @@ def chunks_of_a_prompt_attend_as_by_the_definition(device: torch.device) -> None
 CHECKS: list[Check] = [
     chunks_of_a_prompt_attend_as_by_the_definition,
     the_gpu_draws_what_the_processor_draws,
+    reading_a_step_waits_for_no_later_one,
     blocks_go_out_and_come_back_beside_the_model,
     ordinary_memory_serves_where_the_page_locked_is_used_up,
     graphs_say_what_single_launches_say,

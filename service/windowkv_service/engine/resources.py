@@ -67,6 +67,7 @@ class Resources:
     secret: bytes
     tiers: Sequence[Tier]  # below the device, nearest first
     clock: Callable[[], float] = time.time
+    runs_ahead: bool = False  # decode steps are launched before the tokens of the last one are read
     staging: Staging | None = field(default=None, init=False)
     num_answering: int = field(default=0, init=False)
     _spills: dict[Job[Spilled], Entry] = field(default_factory=dict, init=False)

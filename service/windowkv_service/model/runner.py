@@ -41,6 +41,13 @@ class Runner:
         ids = torch.tensor([list(token_ids)], device=self._device)
         positions = torch.arange(start, start + len(token_ids), device=self._device)[None]
         self._call(self._decoder, ids, positions, view)
+        self._finish()
+
+    def _finish(self) -> None:
+        """A chunk is done when it is computed, not when it is launched: its time is measured, and others are to have
+        their step before the next."""
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
 
     @torch.inference_mode()
     def prefill_pruned(self, token_ids: Sequence[int], staging: Staging, survive: Survive) -> None:

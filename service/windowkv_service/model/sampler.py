@@ -71,6 +71,11 @@ class Logprobs:
     top_values: Tensor
     top_ids: Tensor
 
+    def send(self) -> Logprobs:
+        """The same on the host, once it has arrived there."""
+        numbers = (self.chosen, self.top_values, self.top_ids)
+        return Logprobs(self.asked, *(each.to("cpu", non_blocking=True) for each in numbers))
+
     def read(self, token_ids: Sequence[int]) -> dict[int, TokenLogprob]:
         """Row of the batch → what is told of its token."""
         columns = self.chosen.tolist(), self.top_ids.tolist(), self.top_values.tolist()
@@ -82,15 +87,31 @@ class Logprobs:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One step's tokens, on the device still: token_ids [B]."""
+    """One step's tokens: token_ids [B] on the device, and on their way to the host, with the logprobs of the rows that
+    asked. That is all that leaves the device."""
 
     token_ids: Tensor
-    logprobs: Logprobs | None
+    _arriving_ids: Tensor
+    _arriving_logprobs: Logprobs | None
+    _arrived: torch.cuda.Event | None
+
+    @classmethod
+    def send(cls, token_ids: Tensor, logprobs: Logprobs | None) -> Drawn:
+        """The copies are queued now: steps that are launched before they are read do not come first."""
+        arriving_ids = token_ids.to("cpu", non_blocking=True)
+        arriving_logprobs = None if logprobs is None else logprobs.send()
+        if not token_ids.is_cuda:
+            return cls(token_ids, arriving_ids, arriving_logprobs, None)
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrived.record(torch.cuda.current_stream(token_ids.device))
+        return cls(token_ids, arriving_ids, arriving_logprobs, arrived)
 
     def read(self) -> list[Sampled]:
-        """Waits for the device and copies what was drawn, which is all that ever leaves it."""
-        token_ids = self.token_ids.tolist()
-        told = {} if self.logprobs is None else self.logprobs.read(token_ids)
+        """Waits for this step, and for none after it."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        token_ids = self._arriving_ids.tolist()
+        told = {} if self._arriving_logprobs is None else self._arriving_logprobs.read(token_ids)
         return [Sampled(token_id, told.get(row)) for row, token_id in enumerate(token_ids)]
 
 
@@ -124,7 +145,7 @@ class SamplerBatch:
         if self._penalties:
             self._penalties.count(token_ids)
         self._steps += 1
-        return Drawn(token_ids, self._tell(raw, token_ids) if self._asked else None)
+        return Drawn.send(token_ids, self._tell(raw, token_ids) if self._asked else None)
 
     def _tell(self, logits: Tensor, token_ids: Tensor) -> Logprobs:
         logprobs = logits[self._asking].float().log_softmax(-1)
