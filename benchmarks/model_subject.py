@@ -194,8 +194,8 @@ class Subject:
 
 @dataclass
 class Decoding:
-    """A running batch. Each call is one step, as the engine makes them: the token goes back into the next on the device,
-    and the tokens of the step before are read."""
+    """A running batch. Each call is one step, as the engine makes them: the tokens go back into the next on the
+    device, and those of the step before are read."""
 
     steps: DecodeSteps
     sampler: SamplerBatch
