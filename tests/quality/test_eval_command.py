@@ -109,3 +109,19 @@ def test_answers_of_another_seed_are_not_gone_on_with(
         run(capsys, *options)
         assert main([*SMALL, *options, "--seed", "2", "--resume"]) == 1
     assert "is of another run" in capsys.readouterr().err
+
+
+def test_published_files_are_asked_as_they_are(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    qasper = {"input": "What is it?", "context": "It is amber.", "answers": ["amber"], "all_classes": None}
+    chains = {
+        "input": "VAR AB = 7 VAR CD = VAR AB\nQuestion: Find all variables that are assigned the value 7"
+    }
+    (tmp_path / "qasper.jsonl").write_text(json.dumps(qasper), encoding="utf-8")
+    (tmp_path / "vt.jsonl").write_text(json.dumps({**chains, "outputs": ["AB", "CD"]}), encoding="utf-8")
+    suites = ("--suite", f"longbench:{tmp_path}", "--suite", f"ruler-files:{tmp_path}")
+    assert main(["eval", *suites, *ALONE, "--method", "full", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
+    assert [(one["suite_task"], one["samples"]) for one in results] == [
+        ("longbench/qasper", 1),
+        ("ruler-files/vt", 1),
+    ]

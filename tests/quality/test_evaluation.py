@@ -94,9 +94,9 @@ async def test_a_prompt_that_is_too_long_loses_its_middle(service: RunningServic
         after = len(asked) + QUESTIONS[0].max_tokens + 1
         hidden = await prompts.document()
         first, last = (room + 1) // 2, room // 2 - after
-        assert list(hidden) == [*whole[:first], *whole[len(whole) - last :]] and prompts.is_cut
+        assert hidden == ([*whole[:first], *whole[len(whole) - last :]], True)
         visible = await prompts.with_question(QUESTIONS[0].text, 10)
-        assert len(visible) == room - 10 and list(visible[-len(asked) :]) == list(asked)
+        assert len(visible.token_ids) == room - 10 and visible.token_ids[-len(asked) :] == list(asked)
 
     await with_client(service, work)
 
@@ -104,7 +104,7 @@ async def test_a_prompt_that_is_too_long_loses_its_middle(service: RunningServic
 async def test_a_prompt_that_fits_is_left_whole(service: RunningService) -> None:
     async def work(client: AsyncClient) -> None:
         prompts = Prompts(client, 8192, Case(DOCUMENT, QUESTIONS))
-        assert await prompts.document() == await client.models.tokenize(DOCUMENT) and not prompts.is_cut
+        assert await prompts.document() == (await client.models.tokenize(DOCUMENT), False)
 
     await with_client(service, work)
 
@@ -122,6 +122,15 @@ EVALUATION = Evaluation(
 )
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell starts what runs in its background with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_what_was_answered_before_an_interruption_is_kept_and_not_asked_again(
     service: RunningService, tmp_path: Path
 ) -> None:

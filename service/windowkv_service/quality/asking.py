@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from windowkv_client import AsyncClient, Cache
 from windowkv_service.quality.arm import Arm
 from windowkv_service.quality.case import Asked
-from windowkv_service.quality.prompts import Prompts, TokenIds
+from windowkv_service.quality.prompts import Prompt, Prompts
 from windowkv_service.quality.reply import Reply
 
 LIFE_S = 3600
 
 T = TypeVar("T")
+
+
+class Cached(NamedTuple):
+    prompt: Prompt
+    cache: Cache
 
 
 @dataclass
@@ -26,7 +31,7 @@ class Asking:
     arm: Arm
     prompts: Prompts
     names: set[str]
-    _caches: dict[str, Cache] = field(default_factory=dict)  # by what the cached prompt says of questions
+    _cached: dict[str, Cached] = field(default_factory=dict)  # by what the cached prompt says of questions
 
     async def replies(self) -> list[Reply]:
         """To all of the case's questions, in order. Caches are made one after the other, each on what the last one
@@ -34,42 +39,43 @@ class Asking:
         case = self.prompts.case
         if case.is_conversation:
             return await self._converse(case.questions)
-        caches = [await self._cache(question, question.text) for question in case.questions]
+        every = [await self._cache(question, question.text) for question in case.questions]
         return await together(
-            self._ask(cache, question, question.text)
-            for cache, question in zip(caches, case.questions, strict=True)
+            self._ask(cached, question, question.text)
+            for cached, question in zip(every, case.questions, strict=True)
         )
 
     async def _converse(self, questions: tuple[Asked, ...]) -> list[Reply]:
         replies: list[Reply] = []
         before = ""
         for question in questions:
-            cache = await self._cache(question, before + question.text)
-            replies.append(await self._ask(cache, question, before + question.text))
+            cached = await self._cache(question, before + question.text)
+            replies.append(await self._ask(cached, question, before + question.text))
             before += question.turn(replies[-1].said)
         return replies
 
-    async def _cache(self, question: Asked, text: str) -> Cache:
+    async def _cache(self, question: Asked, text: str) -> Cached:
         """What the question is asked on. Hidden ones share one cache, which knows nothing of them."""
         known = text if self.arm.is_visible else ""
-        if known not in self._caches:
-            prompt = (
-                self.prompts.with_question(text, question.max_tokens) if known else self.prompts.document()
-            )
-            self._caches[known] = await self._create(await prompt)
-            self.names.add(self._caches[known].name)
-        return self._caches[known]
+        if known not in self._cached:
+            prompts = self.prompts
+            making = prompts.with_question(text, question.max_tokens) if known else prompts.document()
+            prompt = await making
+            self._cached[known] = Cached(prompt, await self._create(prompt))
+            self.names.add(self._cached[known].cache.name)
+        return self._cached[known]
 
-    async def _create(self, prompt: TokenIds) -> Cache:
+    async def _create(self, prompt: Prompt) -> Cache:
         return await self.client.caches.create(
-            token_ids=prompt,
+            token_ids=prompt.token_ids,
             method=self.arm.method.selector,
             kept_ratio=self.arm.kept_ratio,
             retention=self.arm.retention,
             ttl=LIFE_S,
         )
 
-    async def _ask(self, cache: Cache, question: Asked, text: str) -> Reply:
+    async def _ask(self, cached: Cached, question: Asked, text: str) -> Reply:
+        cache = cached.cache
         async with self.client.generate(
             cache,
             None if self.arm.is_visible else text,
@@ -89,7 +95,7 @@ class Asking:
             tail_bytes=usage.tail_bytes,
             full_bytes=cache.full_bytes,
             fidelity=usage.fidelity,
-            is_cut=self.prompts.is_cut,
+            is_cut=cached.prompt.is_cut,
         )
 
 

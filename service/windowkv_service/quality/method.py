@@ -10,10 +10,7 @@ from windowkv_client import Retention, Selection
 CHOOSING = (Selection.QUESTION, Selection.FULL)  # the answer's windows are not the entry's
 OURS = "windowkv"
 FULL = "full"
-BLIND = (
-    "random",
-    "streamingllm",
-)  # choices that look at nothing, the second one sink and recent tokens (StreamingLLM)
+BLIND = ("random", "streamingllm")  # choices that look at nothing; the second is sink and recent tokens
 
 
 @dataclass(frozen=True)

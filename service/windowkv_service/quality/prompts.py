@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from windowkv_client import AsyncClient
 from windowkv_service.quality.case import Asked, Case
 
-TokenIds = Sequence[int]
+
+class Prompt(NamedTuple):
+    """is_cut: it lost its middle."""
+
+    token_ids: Sequence[int]
+    is_cut: bool
 
 
-@dataclass
+@dataclass(frozen=True)
 class Prompts:
     """max_tokens: of the model's context, answers included. A prompt that is longer loses its middle: the first and the
     last half of what fits are kept, as in LongBench's own script. What follows a cached document counts to its last
@@ -20,24 +26,23 @@ class Prompts:
     client: AsyncClient
     max_tokens: int
     case: Case
-    is_cut: bool = False
-    _made: dict[str, TokenIds] = field(default_factory=dict)
+    _made: dict[str, Prompt] = field(default_factory=dict)
 
-    async def document(self) -> TokenIds:
+    async def document(self) -> Prompt:
         """What is cached before anybody asks. There is room for the longest question and its answer; in a
         conversation, for all of them."""
         if "" not in self._made:
             lengths = [await self._length_of(question) for question in self.case.questions]
             after = sum(lengths) if self.case.is_conversation else max(lengths)
             ids = await self.client.models.tokenize(self.case.document)
-            self._made[""] = self._cut(ids, self.max_tokens, after)
+            self._made[""] = _cut(ids, self.max_tokens, after)
         return self._made[""]
 
-    async def with_question(self, asked: str, max_tokens: int) -> TokenIds:
-        """The document and what is asked, tokenized as one text."""
+    async def with_question(self, asked: str, max_tokens: int) -> Prompt:
+        """The document and what is asked, tokenized as one text; max_tokens: of the answer."""
         if asked not in self._made:
             ids = await self.client.models.tokenize(self.case.document + asked)
-            self._made[asked] = self._cut(ids, self.max_tokens - max_tokens, 0)
+            self._made[asked] = _cut(ids, self.max_tokens - max_tokens, 0)
         return self._made[asked]
 
     async def _length_of(self, question: Asked) -> int:
@@ -45,12 +50,12 @@ class Prompts:
         ids = await self.client.models.tokenize(question.text, add_special_tokens=False)
         return len(ids) + question.max_tokens + 1
 
-    def _cut(self, ids: TokenIds, room: int, after: int) -> TokenIds:
-        """after: tokens that follow, of the same room. Raises ValueError where they leave none."""
-        if len(ids) + after <= room:
-            return ids
-        if after >= room:
-            raise ValueError(f"{after} tokens of questions and answers leave no room in a context of {room}")
-        self.is_cut = True
-        last = max(0, room // 2 - after)
-        return [*ids[: room - after - last], *ids[len(ids) - last :]]
+
+def _cut(ids: Sequence[int], room: int, after: int) -> Prompt:
+    """after: tokens that follow, of the same room. Raises ValueError where they leave none."""
+    if len(ids) + after <= room:
+        return Prompt(ids, is_cut=False)
+    if after >= room:
+        raise ValueError(f"{after} tokens of questions and answers leave no room in a context of {room}")
+    last = max(0, room // 2 - after)
+    return Prompt([*ids[: room - after - last], *ids[len(ids) - last :]], is_cut=True)

@@ -50,9 +50,18 @@ def _draw(results: Sequence[Result], axis: Axis, path: Path) -> None:
     from matplotlib.figure import Figure
 
     questions = by(results, lambda result: result.question)
-    figure = Figure(figsize=(7.2 * len(questions), 5.4), layout="constrained")
-    panels = figure.subplots(1, len(questions), squeeze=False, sharey=True)[0]
-    for panel, (question, found) in zip(panels, questions.items(), strict=True):
+    curves = {question: _curves(found, axis) for question, found in questions.items()}
+    figure = Figure(figsize=(7.2 * len(curves), 5.4), layout="constrained")
+    panels = figure.subplots(1, len(curves), squeeze=False, sharex=True, sharey=True)[0]
+    every = (
+        point.x
+        for each in curves.values()
+        for name, points in each.items()
+        for point in points
+        if name != "full"
+    )
+    _mark_ratios(panels[0], sorted(set(every)), axis)
+    for panel, (question, found) in zip(panels, curves.items(), strict=True):
         _draw_panel(panel, found, axis)
         panel.set_title(f"question {question}", loc="left", fontweight="bold")
         panel.set_xlabel(axis.name)
@@ -60,20 +69,17 @@ def _draw(results: Sequence[Result], axis: Axis, path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def _draw_panel(panel: Axes, results: Sequence[Result], axis: Axis) -> None:
-    curves = _curves(results, axis)
-    full = curves.pop("full", None)
-    drawn = _moved_apart(curves) if axis.is_shared else curves
-    palette = {**colours(list(curves)), "full": FULL}
-    panel.set_xscale("log")
+def _draw_panel(panel: Axes, curves: dict[str, list[Point]], axis: Axis) -> None:
+    others = {method: points for method, points in curves.items() if method != "full"}
+    drawn = _moved_apart(others) if axis.is_shared else others
+    palette = {**colours(list(others)), "full": FULL}
     panel.set_ylim(-3, 105)
     panel.grid(alpha=0.25, linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
     for method, points in drawn.items():
         _draw_curve(panel, points, palette[method])
-    _mark_ratios(panel, sorted({point.x for points in curves.values() for point in points}), axis)
     ends = {method: (points[-1].x, points[-1].score.mean) for method, points in drawn.items()}
-    if full is not None:
+    if full := curves.get("full"):
         level = full[0].score.mean
         panel.axhline(level, color=FULL, linestyle=(0, (5, 3)), linewidth=1.2, zorder=1)
         ends["full"] = (panel.get_xlim()[1], level)
@@ -119,6 +125,7 @@ def _mark_ratios(panel: Axes, places: Sequence[float], axis: Axis) -> None:
     """Ticks where the points are, if they share their places; else at round shares."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+    panel.set_xscale("log")
     if not places:
         return
     low, high = places[0] / 1.25, places[-1] * 1.25
