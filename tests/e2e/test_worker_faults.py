@@ -57,6 +57,23 @@ def test_a_step_that_breaks_ends_its_batch_and_nothing_else(worker: RunningServi
         assert len(answer(client, QUESTION).token_ids) == 14
 
 
+def test_a_pass_that_only_listens_ends_those_who_share_it_when_it_breaks(worker: RunningService) -> None:
+    with asking(worker) as client, ThreadPoolExecutor(3) as pool:
+        cache = client.caches.create(token_ids=random_tokens(3, 157), kept_ratio=0.4)
+        options = {"max_tokens": 60, "reselect_every": 1}
+        expected = [answer(client, random_tokens(n, 5), cache, **options).token_ids for n in range(3)]
+        break_at(worker, "listen", 40)  # three questions, then the batch, token by token
+        with held(worker) as hold:
+            questions = [random_tokens(n, 5) for n in range(3)]
+            answering = [pool.submit(answer, client, ids, cache.name, **options) for ids in questions]
+            hold.wait_for_calls(3)
+        failures = [future.exception() for future in answering]
+        assert any(isinstance(failure, InternalError) for failure in failures)
+        assert metric(worker, "windowkv_step_faults_total") == 1
+        again = [answer(client, random_tokens(n, 5), cache, **options).token_ids for n in range(3)]
+        assert again == expected
+
+
 def test_a_prefill_that_breaks_can_be_asked_for_again(worker: RunningService) -> None:
     break_at(worker, "prefill", 1)
     with asking(worker) as client:

@@ -2,12 +2,11 @@
 
 A choice takes a pass of its own over the windows that are there: it runs the tokens that vote only as far as the last
 leader layer, whose queries score all windows of the prompt. What the pass writes to the tail is written again by the
-pass that follows. KV of the tail that was computed under an earlier choice stays as it is; it never passes for exact.
+pass that follows. Answers whose last token alone votes listen together. KV of the tail that was computed under an
+earlier choice stays as it is; it never passes for exact.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -15,41 +14,15 @@ from torch import Tensor
 from windowkv_service.domain.requests import GenerateRequest, QuestionSelection
 from windowkv_service.engine.budget import block_budget
 from windowkv_service.engine.entries import claim_windows
+from windowkv_service.engine.listener import Audience, Listener
 from windowkv_service.engine.question import Question
 from windowkv_service.engine.resources import Resources
-from windowkv_service.engine.sequence import Sequence
+from windowkv_service.engine.sequence import Decoding, Sequence
 from windowkv_service.engine.tables import BlockTables
 from windowkv_service.engine.task import TURN, Walk
-from windowkv_service.model.attention import LeadersHeard
-from windowkv_service.model.prompt_attention import Terms
 from windowkv_service.selection.base import WindowSelection
 from windowkv_service.selection.fidelity import widen
-from windowkv_service.selection.question import QuestionProfile, choose_windows
-
-Chunk = tuple[int, Tensor, Tensor]  # first place in the tail, token ids [1, m], positions [1, m]
-
-
-class Listener:
-    """Hears the leaders' queries of the last tokens of a pass, over as many chunks as it takes.
-
-    queries: leader layer → [num_heads, at most num_votes, head_dim].
-    """
-
-    def __init__(self, profile: QuestionProfile, num_votes: int) -> None:
-        self._layers = frozenset(profile.layers)
-        self._last_layer = max(self._layers)
-        self._num_votes = num_votes
-        self.queries: dict[int, Tensor] = {}
-        self.terms: dict[int, Terms] = {}
-
-    def __call__(self, layer: int, queries: Tensor, terms: Terms) -> None:
-        if layer in self._layers:
-            seen = self.queries.get(layer)
-            joined = queries[0] if seen is None else torch.cat([seen, queries[0]], dim=1)
-            self.queries[layer] = joined[:, -self._num_votes :]
-            self.terms[layer] = terms
-        if layer == self._last_layer:
-            raise LeadersHeard
+from windowkv_service.selection.question import choose_windows
 
 
 class Choosing:
@@ -73,8 +46,11 @@ class Choosing:
     def first(self) -> Walk[None]:
         """By the question, before it is answered."""
         if self._is_ours:
+            listener = Listener(self._profile, self._profile.vote_tokens)
             tables = self._question.tables(self._resources)
-            yield from self._choose(self._question.chunks(self._resources), tables, self._profile.vote_tokens)
+            for first, ids, positions in self._question.chunks(self._resources):
+                yield from self._listen(listener, tables, first, ids, positions)
+            yield from self._choose(listener)
         if self._ground.mode is not QuestionSelection.PUBLISHED:
             self._resources.metrics.requests.selected(self._ground.mode)
 
@@ -85,23 +61,32 @@ class Choosing:
     def again(self, sequence: Sequence) -> Walk[None]:
         """By the last tokens of the answer so far, which is not decoding meanwhile."""
         num_votes = min(self._profile.vote_tokens, self._every, sequence.num_generated)
-        first = sequence.position + 1 - num_votes
-        device = self._resources.model.device
-        chunk = (
-            first - sequence.tables.tail_start,
-            torch.tensor([sequence.sampler.generated_ids[-num_votes:]], device=device),
-            torch.arange(first, first + num_votes, device=device)[None],
-        )
-        if (yield from self._choose([chunk], sequence.tables, num_votes)):
+        listener = Listener(self._profile, num_votes)
+        if num_votes == 1:
+            yield Decoding(sequence, listener)
+        else:
+            yield from self._listen_alone(listener, sequence, num_votes)
+        if (yield from self._choose(listener)):
             sequence.tables = self._question.tables(self._resources)
 
-    def _choose(self, chunks: Iterable[Chunk], tables: BlockTables, num_votes: int) -> Walk[bool]:
+    def _listen_alone(self, listener: Listener, sequence: Sequence, num_votes: int) -> Walk[None]:
+        first = sequence.position + 1 - num_votes
+        device = self._resources.model.device
+        ids = torch.tensor([sequence.sampler.generated_ids[-num_votes:]], device=device)
+        positions = torch.arange(first, first + num_votes, device=device)[None]
+        place = first - sequence.tables.tail_start
+        yield from self._listen(listener, sequence.tables, place, ids, positions)
+
+    def _listen(
+        self, listener: Listener, tables: BlockTables, first: int, ids: Tensor, positions: Tensor
+    ) -> Walk[None]:
+        """Run ids [1, m] at positions [1, m], from the tail's first-th token on."""
+        yield TURN
+        rows = tables.rows(first, first + ids.shape[1])
+        self._resources.runner.listen(ids, positions, rows, Audience([listener]))
+
+    def _choose(self, listener: Listener) -> Walk[bool]:
         """Let the voters choose and bring what they chose; whether that is something else than before."""
-        listener = Listener(self._profile, num_votes)
-        for first, ids, positions in chunks:
-            yield TURN
-            rows = tables.rows(first, first + ids.shape[1])
-            self._resources.runner.listen(ids, positions, rows, listener)
         selection, ground = self._select(listener), self._ground
         if is_new := list(map(tuple, ground.claim.windows)) != list(selection.windows):
             ground.claim = yield from claim_windows(

@@ -31,7 +31,7 @@ log = get_logger(__name__)
 def prompt_of(resources: Resources, entry: Entry) -> Prompt:
     layout = resources.model.layout
     strips = Strips(layout, entry.tokens, entry.compression.method) if entry.tokens else None
-    return Prompt(entry.token_ids, resources.namespace(entry.tenant), layout, strips)
+    return Prompt(entry.token_ids, resources.namespace(entry.tenant), layout, strips, entry.block_addresses)
 
 
 def make_resident(resources: Resources, entry: Entry, report: FetchReport) -> Walk[None]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -23,12 +23,15 @@ Blocks = list[list[int]]  # per layer group, aligned with the windows: ids in th
 
 @dataclass(frozen=True)
 class Prompt:
-    """strips: the tokens that stay, where not windows do; its groups' blocks are then this choice's alone."""
+    """strips: the tokens that stay, where not windows do; its groups' blocks are then this choice's alone.
+    known: per layer group, addresses of windows that have been computed before; an answer asks at every choice.
+    """
 
     token_ids: Sequence[int]
     namespace: Namespace
     layout: KVLayout
     strips: Strips | None = None
+    known: Sequence[Mapping[int, Address]] = field(default=(), compare=False, repr=False)
 
     @cached_property
     def chain(self) -> list[bytes]:
@@ -47,7 +50,8 @@ class Prompt:
     def address(self, group: KVGroup, window: int) -> Address:
         if self.strips is not None and group in self.strips:
             return self.namespace.strips(self.chain[-1], self.strips.digest, group.index, window)
-        return self.namespace.block(self.chain[window], group.index)
+        known = self.known[group.index].get(window) if self.known else None
+        return known or self.namespace.block(self.chain[window], group.index)
 
     def gather(
         self,

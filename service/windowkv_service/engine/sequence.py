@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from windowkv_service.domain.results import FinishReason, GenerateChunk
+from windowkv_service.engine.listener import Listener
 from windowkv_service.engine.tables import BlockTables
 from windowkv_service.engine.text import AnswerText
 from windowkv_service.model.sampler import Sampled, SamplerState
@@ -89,10 +90,14 @@ class Sequence:
 
 
 class Decoding:
-    """The wait of a walk whose sequence decodes with the batch; over when the sequence has finished or is to pause."""
+    """The wait of a walk whose sequence decodes with the batch; over when the sequence has finished or is to pause.
 
-    def __init__(self, sequence: Sequence) -> None:
+    listener: instead of going on, the sequence's last token runs only to be heard; over as soon as it has been.
+    """
+
+    def __init__(self, sequence: Sequence, listener: Listener | None = None) -> None:
         self.sequence = sequence
+        self.listener = listener
 
     def is_over(self) -> bool:
         sequence = self.sequence

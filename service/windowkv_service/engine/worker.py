@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from windowkv_service.engine.decode import DecodeBatch
+from windowkv_service.engine.hearing import hear
 from windowkv_service.engine.mailbox import Inbox
 from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.sequence import Decoding
@@ -128,6 +129,7 @@ class Worker:
             self._advance(self._turns.popleft())
 
     def _decode(self) -> None:
+        self._listen()
         alike: dict[frozenset[int], list[Task]] = {}
         for task, decoding in self._decoding.items():
             alike.setdefault(decoding.sequence.tables.split_layers, []).append(task)
@@ -139,14 +141,36 @@ class Worker:
             del self._decoding[task]
             self._advance(task)
 
+    def _listen(self) -> None:
+        """One pass for all answers that are to choose their windows again; most go on in this same step."""
+        listeners = {
+            task: each.listener for task, each in self._decoding.items() if each.listener is not None
+        }
+        if not listeners:
+            return
+        try:
+            hear(
+                self._resources, [self._decoding[task].sequence for task in listeners], [*listeners.values()]
+            )
+        except Exception as error:
+            self._end_all(list(listeners), error)
+            return
+        for task in listeners:
+            del self._decoding[task]
+            self._advance(task)
+
+    def _end_all(self, tasks: Sequence[Task], error: Exception) -> None:
+        """The pass belonged to all of them: none may be left half done."""
+        self._resources.metrics.steps.faulted()
+        for task in tasks:
+            self._abort(task, error)
+
     def _decode_batch(self, batch: DecodeBatch, tasks: Sequence[Task]) -> None:
         started = time.perf_counter()
         try:
             batch.step([self._decoding[task].sequence for task in tasks])
-        except Exception as error:  # the step belongs to all of them: none may be left half done
-            self._resources.metrics.steps.faulted()
-            for task in tasks:
-                self._abort(task, error)
+        except Exception as error:
+            self._end_all(tasks, error)
             return
         self._resources.metrics.steps.stepped("decode", len(tasks), time.perf_counter() - started)
 

@@ -102,7 +102,7 @@ class Runner:
         tables: Mapping[int, LayerTables],
         on_queries: Callable[[int, Tensor, Terms], None],
     ) -> None:
-        """Run [1, m] new tokens only to hear the queries of their layers; ends early when on_queries has enough."""
+        """Run [B, m] new tokens only to hear the queries of their layers; ends early when on_queries has enough."""
         view = BlockView(self._layout, self._arenas, tables, positions, on_queries)
         try:
             self._call(self._decoder, token_ids, positions, view)
