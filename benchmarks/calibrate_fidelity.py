@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -134,6 +136,7 @@ def main() -> None:
         model: Model = client.models.get()
         answered, num_documents = measure(client, args)
     facts = {
+        "command": f"`{shlex.join(['python', 'benchmarks/calibrate_fidelity.py', *sys.argv[1:]])}`",
         "model": f"{model.name} ({model.digest[:12]}, windows of {model.window_size})",
         "documents": f"{num_documents} of {args.tokens} tokens, {len(set(args.tasks))} tasks",
         "seed": f"{args.seed} (development)",
