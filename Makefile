@@ -68,7 +68,7 @@ bench: setup ## The serving benchmark, as ratios; writes benchmarks/results
 	$(ONE_THREAD) $(BIN)/python benchmarks/serving.py
 
 # Reporting seeds, from 1000 on, are for tables only: defaults are chosen on the others.
-EVAL_ARGS ?= --suite single/2000 --suite single/4000 --suite niah --suite reuse --suite ruler \
+EVAL_ARGS ?= --suite single/2000 --suite single/4000 --suite niah --suite reuse --suite 'ruler/*/2000' --suite 'ruler/*/4000' \
 	--kept-ratio 0.12 --kept-ratio 0.06 --kept-ratio 0.03 --seed 1000 --samples 10 \
 	--out benchmarks/results/quality --page benchmarks/results/QUALITY.md
 

@@ -166,6 +166,15 @@ def test_a_line_that_was_cut_short_is_asked_again(tmp_path: Path) -> None:
         assert first in answers and second not in answers
 
 
+def test_runs_side_by_side_can_be_joined(tmp_path: Path) -> None:
+    for folder, place in zip(("hidden", "visible"), EVALUATION.places, strict=False):
+        with recorded(tmp_path / folder, {}, is_resumed=False) as answers:
+            answers.add(place, [REPLY])
+    (tmp_path / "visible" / "answers.jsonl").rename(tmp_path / "hidden" / "answers-visible.jsonl")
+    with recorded(tmp_path / "hidden", {}, is_resumed=True) as answers:
+        assert [place in answers for place in EVALUATION.places[:3]] == [True, True, False]
+
+
 def test_a_run_that_is_not_resumed_begins_anew(tmp_path: Path) -> None:
     with recorded(tmp_path, {}, is_resumed=False) as answers:
         answers.add(EVALUATION.places[0], [REPLY])

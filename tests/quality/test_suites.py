@@ -81,6 +81,11 @@ def test_parts_of_suites_are_found_by_their_path() -> None:
     assert len(find_tasks(["niah", "niah/4000"])) == 15
 
 
+def test_a_star_stands_for_what_is_not_said() -> None:
+    assert len(find_tasks(["ruler/*/2000"])) == 13
+    assert [task.name for task in find_tasks(["ruler/qa_*/1000"])] == ["ruler/qa_1/1000", "ruler/qa_2/1000"]
+
+
 @pytest.mark.parametrize("name", ["", "sing", "single/20", "niah/4000/5", "longbench", "tape:here"])
 def test_an_unknown_suite_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="known: single, niah, reuse, ruler, longbench:DIR, ruler-files:DIR"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TextIO
 from windowkv_service.quality.arm import Arm
 from windowkv_service.quality.reply import Reply
 
-FILE = "answers.jsonl"
+FILE, EVERY_FILE = "answers.jsonl", "answers*.jsonl"
 
 
 class Place(NamedTuple):
@@ -62,13 +62,14 @@ class OtherRun(ValueError):
 
 @contextmanager
 def recorded(folder: Path, run: Mapping[str, object], *, is_resumed: bool) -> Iterator[Answers]:
-    """Answers that are written to the folder, after those that a run of the same kind left there, if it is resumed.
+    """Answers that are written to the folder, after those that runs of the same kind left there, if it is resumed: all
+    of its answers*.jsonl, so that runs side by side can be joined.
 
     run: what must be the same for answers to belong together. Raises OtherRun.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, head = folder / FILE, json.dumps({"run": dict(run)}, ensure_ascii=False)
-    earlier = _read(path, head) if is_resumed and path.exists() else {}
+    earlier = _read(sorted(folder.glob(EVERY_FILE)), head) if is_resumed else {}
     whole = path.with_suffix(".new")  # the old file stays until the new one holds as much
     with whole.open("w", encoding="utf-8") as file:
         file.write(head + "\n")
@@ -79,11 +80,14 @@ def recorded(folder: Path, run: Mapping[str, object], *, is_resumed: bool) -> It
         yield answers
 
 
-def _read(path: Path, head: str) -> dict[Place, list[Reply]]:
-    first, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
-    if first != head:
-        raise OtherRun(f"{path} is of another run; this one is {head}, that one {first}")
-    return dict(_answers(json.loads(line)) for line in lines if _is_whole(line))
+def _read(paths: Iterable[Path], head: str) -> dict[Place, list[Reply]]:
+    found: dict[Place, list[Reply]] = {}
+    for path in paths:
+        first, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+        if first != head:
+            raise OtherRun(f"{path} is of another run; this one is {head}, that one {first}")
+        found |= dict(_answers(json.loads(line)) for line in lines if _is_whole(line))
+    return found
 
 
 def _is_whole(line: str) -> bool:

@@ -29,7 +29,7 @@ def _what(made: argparse.ArgumentParser) -> None:
         "--suite",
         action="append",
         metavar="S",
-        help=f"{', '.join(suites())}, a part such as ruler/vt or niah/4000/50, or published files: {places}, "
+        help=f"{', '.join(suites())}, a part such as ruler/vt or ruler/*/2000, or published files: {places}, "
         "longbench:DIR/dataset; repeatable; default: all of our own",
     )
     made.add_argument(
@@ -72,7 +72,7 @@ def _reports(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the answers in --out; more methods or samples may be asked for",
+        help="go on from all answers*.jsonl in --out; more methods or samples may be asked for, and runs be joined",
     )
     made.add_argument(
         "--page", type=Path, metavar="FILE", help="put the tables under '## Tables' of this page too"

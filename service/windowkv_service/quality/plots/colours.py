@@ -13,6 +13,7 @@ COLOURS: Mapping[str, str] = MappingProxyType(
         "windowkv": "#0b4fd1",
         "windowkv-published": "#5aa9e6",
         "random": "#9a9a9a",
+        "random-tokens": "#bdbdbd",
         "streamingllm": "#5e5e5e",
         "snapkv": "#d1495b",
         "pyramidkv": "#e08e1b",

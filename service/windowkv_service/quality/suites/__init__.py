@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 
@@ -28,7 +29,7 @@ def suites() -> dict[str, Suite]:
 
 
 def find_tasks(names: Sequence[str]) -> list[Task]:
-    """The tasks of suites, or parts of suites: `single`, `ruler/vt`, `niah/4000/50`, `longbench:DIR`. Raises ValueError
+    """The tasks of suites, or parts of suites: `single`, `ruler/vt`, `ruler/*/2000`, `longbench:DIR`. Raises ValueError
     for none, BadFile for files that are not what they should be."""
     found: dict[str, Task] = {}
     for name in names:
@@ -41,8 +42,13 @@ def _tasks(name: str) -> Sequence[Task]:
     if colon and kind in FROM_FILES:
         return FROM_FILES[kind](Path(place)).tasks
     every = [task for suite in suites().values() for task in suite.tasks]
-    chosen = [task for task in every if f"{task.name}/".startswith(f"{name}/")]
+    chosen = [task for task in every if _is_part(task.name.split("/"), name.split("/"))]
     if not chosen:
         known = [*suites(), *(f"{kind}:DIR" for kind in FROM_FILES)]
         raise ValueError(f"unknown suite {name!r}; known: {', '.join(known)}")
     return chosen
+
+
+def _is_part(of_task: Sequence[str], wanted: Sequence[str]) -> bool:
+    """A path of the first few parts, each of which may have a star for what is not said."""
+    return len(wanted) <= len(of_task) and all(map(fnmatchcase, of_task, wanted))
