@@ -83,7 +83,7 @@ class StreamCopies:
 
     def __init__(self, device: torch.device, capacity_bytes: int) -> None:
         self._device = device
-        self._slab = Slab(torch.empty(capacity_bytes, dtype=torch.uint8, pin_memory=True))
+        self._slab = Slab(_page_locked(capacity_bytes))
         self._out: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._into: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._under_way: deque[_StreamLanding] = deque()
@@ -120,6 +120,16 @@ class StreamCopies:
 def copies_of(device: torch.device, capacity_bytes: int) -> Copies:
     """capacity_bytes of page-locked memory where there is a GPU to copy to and from."""
     return StreamCopies(device, capacity_bytes) if device.type == "cuda" else PlainCopies()
+
+
+def _page_locked(size_bytes: int) -> Tensor:
+    """Exactly so much: torch's own allocator of page-locked memory takes the next power of two."""
+    memory = torch.empty(size_bytes, dtype=torch.uint8)
+    cudart = torch.cuda.cudart()  # type: ignore[no-untyped-call]  # initializes CUDA
+    status = int(cudart.cudaHostRegister(memory.data_ptr(), size_bytes, 0))
+    if status != 0:
+        raise RuntimeError(f"{size_bytes} bytes of host memory cannot be page-locked: CUDA error {status}")
+    return memory
 
 
 def _bytes(tensor: Tensor) -> Tensor:

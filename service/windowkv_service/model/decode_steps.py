@@ -128,10 +128,16 @@ class DecodeSteps:
     def _find(self, shapes: tuple[StackShape, ...]) -> _Held:
         if shapes not in self._held:
             while len(self._held) >= self._buckets.max_held:
-                self._held.popitem(last=False)
+                self._forget()
             self._held[shapes] = self._make(shapes)
         self._held.move_to_end(shapes)
         return self._held[shapes]
+
+    def _forget(self) -> None:
+        """Let go of a bucket, once nothing of it runs any more."""
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
+        self._held.popitem(last=False)
 
     def _make(self, shapes: tuple[StackShape, ...]) -> _Held:
         """Held while it has no sequences in it: what runs before a capture writes nothing."""
