@@ -125,8 +125,9 @@ def shared_prefix(model: Model, batch: int, shared: int, own: int) -> Problem:
         asked = torch.full((batch, 1), shared + own, device=device)
         filled = torch.full((batch,), own, device=device)
         tables = (table[0], positions[0], own_table + num_shared, own_positions + shared)
+        common = torch.tensor([shared], device=device)
         return lambda: kernels.shared_prefix_decode(
-            queries, blocks, 0, *tables, asked, filled, scale=model.head_dim**-0.5
+            queries, blocks, 0, *tables, asked, filled, common, scale=model.head_dim**-0.5
         )
 
     shape = f"{model.name}, batch {batch}, {shared} common, {own} own"

@@ -117,9 +117,8 @@ def decode(model: Model, part: Part, batch: int, length: int = 1, terms: Terms =
 def shared_prefix(model: Model, part: Part, batch: int) -> list[Launch]:
     queries, positions = model.queries(batch, 1), model.numbers(batch, 1)
     shared, own = model.tables(1, 32_768), model.tables(batch, 512)
-    return plan_shared(
-        queries, model.blocks, 3, shared, own, positions, model.numbers(batch), PLAIN, None, queries, part
-    )
+    filled = (model.numbers(1), model.numbers(batch))
+    return plan_shared(queries, model.blocks, 3, shared, own, positions, filled, PLAIN, None, queries, part)
 
 
 def score(model: Model, part: Part, top_p: int | None, bits: int | None = None) -> list[Launch]:

@@ -244,6 +244,7 @@ def shared_prefix_decode(
     key_positions: Tensor,
     query_positions: Tensor,
     num_filled: Tensor | None = None,
+    num_shared: Tensor | None = None,
     *,
     scale: float,
     sliding_window: int | None = None,
@@ -254,9 +255,10 @@ def shared_prefix_decode(
 
     As decode_attention with each sequence's table being shared_table followed by its own of block_table. The two
     parts are computed apart and merged by log-sum-exp.
-    shared_table: [NS] int64; shared_positions: [NS·ω] int64, -1: an empty slot. num_filled: of the own tables.
+    shared_table: [NS] int64; shared_positions: [NS·ω] int64, -1: an empty slot. num_filled: of the own
+    tables; num_shared: [1] int64, the same of the shared one.
     """
-    checks.shared_prefix(blocks, shared_table, shared_positions)
+    checks.shared_prefix(blocks, shared_table, shared_positions, num_shared)
     tables = (block_table, key_positions, query_positions, num_filled)
     checks.decode_attention(queries, blocks, place, *tables, sinks)
     result: Tensor = twins(queries.device).shared_prefix_decode(
@@ -266,6 +268,7 @@ def shared_prefix_decode(
         shared_table,
         shared_positions,
         *tables,
+        num_shared,
         scale,
         sliding_window,
         softcap,

@@ -147,7 +147,12 @@ def decode_attention(
         _shape("sinks", sinks.shape, (heads,))
 
 
-def shared_prefix(blocks: Tensor, shared_table: Tensor, shared_positions: Tensor) -> None:
+def shared_prefix(
+    blocks: Tensor, shared_table: Tensor, shared_positions: Tensor, num_shared: Tensor | None
+) -> None:
+    if num_shared is not None:
+        _shape("num_shared", num_shared.shape, (1,))
+        _integers("num_shared", num_shared)
     _dims("blocks", blocks, 6)
     _dims("shared_table", shared_table, 1)
     _positive("number of shared blocks", shared_table.shape[0])

@@ -33,6 +33,8 @@ from windowkv_service.telemetry import Metrics, get_logger
 
 log = get_logger(__name__)
 Clock = Callable[[], float]
+# On a GPU fewer blocks are as quickly read by each sequence as by a launch more; a processor has one way for both.
+MIN_SHARED_BLOCKS = 32
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def build_resources(
         secret=settings.secret.get_secret_value().encode(),
         tiers=[host] if redis is None else [host, redis],
         clock=clock,
+        min_shared=MIN_SHARED_BLOCKS if model.device.type == "cuda" else None,
         runs_ahead=model.device.type == "cuda",
     )
     return resources, inbox

@@ -38,8 +38,9 @@ ASKED: list[dict[str, Any]] = [
 
 
 def ahead(worker: RunningService) -> None:
-    """From its first decode step on."""
+    """From its first decode step on; and blocks that all tables have are read once for all, as on a GPU."""
     worker.ask(lambda resources: setattr(resources, "runs_ahead", True))
+    worker.ask(lambda resources: setattr(resources, "min_shared", 1))
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["one-by-one", "ahead"])

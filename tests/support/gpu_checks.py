@@ -114,6 +114,11 @@ def graphs_say_what_single_launches_say(device: torch.device) -> None:
         expected = generate(plain, DecodeSteps(plain.runner, WINDOW, device, EXACT), rows)
         for one, other in zip(expected, generate(held, graphs, rows), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    apart, plain = (PagedSequences.make(device, num_common=5) for _ in range(2))
+    sharing = DecodeSteps(apart.runner, WINDOW, device, PADDED, Graphs(device))
+    expected = generate(plain, DecodeSteps(plain.runner, WINDOW, device, EXACT), [0, 1, 2])
+    for one, other in zip(expected, generate(apart, sharing, [0, 1, 2], min_shared=1), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
     held.begin(graphs, [0, 1, 2])
     token_ids = torch.ones(3, dtype=torch.long, device=device)
     with nobody_waits():

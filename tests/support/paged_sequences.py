@@ -33,7 +33,8 @@ class PagedSequences:
     device: torch.device
 
     @classmethod
-    def make(cls, device: torch.device = CPU) -> PagedSequences:
+    def make(cls, device: torch.device = CPU, num_common: int = 0) -> PagedSequences:
+        """num_common: so many windows, the first, are in all tables, by the same blocks."""
         torch.manual_seed(0)
         model_class, config_class, _ = ARCHITECTURES["llama"]
         module = model_class(config_class(**SHAPE)).eval().to(device)
@@ -45,21 +46,39 @@ class PagedSequences:
         arenas.tensors[2].fill_(float("nan"))
         ids = iter((1 + torch.randperm(NUM_BLOCKS - 1)).tolist())
         tables = []
+        common = [[next(ids) for _ in range(num_common)] for _ in layout.groups]
+        for row in common:
+            arenas.tensors[2][row] = torch.randn(len(row), *arenas.tensors[2].shape[1:]).to(device)
         for size in SIZES:
-            windows = [sorted(torch.randperm(12)[:size].tolist()) for _ in layout.groups]
+            size = min(size, 12 - num_common)
+            own = [sorted(torch.randperm(12 - num_common)[:size].tolist()) for _ in layout.groups]
+            windows = [[*range(num_common), *(num_common + window for window in row)] for row in own]
             blocks = [[next(ids) for _ in range(size)] for _ in layout.groups]
             for row in blocks:
                 arenas.tensors[2][row] = torch.randn(len(row), *arenas.tensors[2].shape[1:]).to(device)
             tails = [[next(ids) for _ in range(TAIL_BLOCKS)] for _ in layout.groups]
             for row in tails:  # a question's tokens, at most two
                 arenas.tensors[2][row[0], :, :, :2] = torch.randn(2, 2, 2, 2, 16).to(device)
-            tables.append(BlockTables(layout, windows, blocks, tails, 12 * WINDOW + 1, device))
+            tables.append(
+                BlockTables(
+                    layout,
+                    windows,
+                    [a + b for a, b in zip(common, blocks, strict=True)],
+                    tails,
+                    12 * WINDOW + 1,
+                    device,
+                )
+            )
         return cls(Runner(module, layout, arenas, device), arenas, layout, tables, device)
 
-    def begin(self, steps: DecodeSteps, rows: Sequence[int], tail_length: int = 0) -> None:
+    def begin(
+        self, steps: DecodeSteps, rows: Sequence[int], tail_length: int = 0, min_shared: int | None = None
+    ) -> None:
         lengths = torch.tensor([tail_length + row for row in rows], device=self.device)
         starts = torch.tensor([self.tables[row].tail_start for row in rows], device=self.device)
-        steps.begin(stack_up([self.tables[row] for row in rows]), lengths + 7, starts + lengths, lengths)
+        steps.begin(
+            stack_up([self.tables[row] for row in rows], min_shared), lengths + 7, starts + lengths, lengths
+        )
 
     def bits(self) -> Tensor:
         """The arena, comparable where it is NaN."""
@@ -76,11 +95,15 @@ class PagedSequences:
 
 
 def generate(
-    paged: PagedSequences, steps: DecodeSteps, rows: Sequence[int], num_steps: int = 8
+    paged: PagedSequences,
+    steps: DecodeSteps,
+    rows: Sequence[int],
+    num_steps: int = 8,
+    min_shared: int | None = None,
 ) -> list[Tensor]:
     """The logits of greedy steps."""
     logits: list[Tensor] = []
-    paged.begin(steps, rows)
+    paged.begin(steps, rows, min_shared=min_shared)
     for _ in range(num_steps):
         logits.append(steps.logits().clone())
         steps.feed(logits[-1].argmax(-1))

@@ -21,6 +21,7 @@ def shared_prefix_decode(
     key_positions: Tensor,
     query_positions: Tensor,
     num_filled: Tensor | None,
+    num_shared: Tensor | None,
     scale: float,
     sliding_window: int | None,
     softcap: float | None,
@@ -28,9 +29,10 @@ def shared_prefix_decode(
 ) -> Tensor:
     out = torch.empty(queries.shape, dtype=queries.dtype, device=queries.device)
     shared, own = (shared_table[None], shared_positions[None]), (block_table, key_positions)
+    filled = (num_shared, num_filled)
     terms = Terms(scale, sliding_window, softcap)
     part = part_of(queries.device)
-    run_all(plan(queries, blocks, place, shared, own, query_positions, num_filled, terms, sinks, out, part))
+    run_all(plan(queries, blocks, place, shared, own, query_positions, filled, terms, sinks, out, part))
     return out
 
 
@@ -41,14 +43,14 @@ def plan(
     shared: tuple[Tensor, Tensor],
     own: tuple[Tensor, Tensor],
     query_positions: Tensor,
-    num_filled: Tensor | None,
+    filled: tuple[Tensor | None, Tensor | None],
     terms: Terms,
     sinks: Tensor | None,
     out: Tensor,
     part: Part,
 ) -> list[Launch]:
     """Three launches. shared, own: a table and its key positions; the shared ones with a leading axis of one.
-    num_filled: of the own tables.
+    filled: how many slots of these may be visible.
 
     In the shared part the rows of all sequences stand together, G · m of each: a matrix product with a real M side.
     """
@@ -60,19 +62,10 @@ def plan(
     partials = Partials.empty(batch * num_heads * length, num_splits, head_dim, queries.device)
     attend = [
         plan_attend(
-            queries,
-            blocks,
-            place,
-            *tables,
-            query_positions,
-            filled,
-            terms,
-            piece,
-            partials,
-            first_split=first,
+            queries, blocks, place, *tables, query_positions, used, terms, piece, partials, first_split=first
         )
-        for tables, filled, piece, first in zip(
-            (shared, own), (None, num_filled), pieces, (0, pieces[0].num_splits), strict=True
+        for tables, used, piece, first in zip(
+            (shared, own), filled, pieces, (0, pieces[0].num_splits), strict=True
         )
     ]
     return [*attend, plan_merge(partials, sinks, out)]

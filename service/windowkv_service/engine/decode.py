@@ -47,6 +47,7 @@ class DecodeBatch:
         self._metrics = resources.metrics.requests
         self._model = resources.model
         self._runs_ahead = resources.runs_ahead
+        self._min_shared = resources.min_shared
         self._steps = DecodeSteps.on(
             resources.runner, resources.model.layout.window_size, resources.model.device
         )
@@ -82,7 +83,7 @@ class DecodeBatch:
         token_ids = torch.tensor([sequence.last_token for sequence in sequences], device=device)
         positions = torch.tensor([sequence.position for sequence in sequences], device=device)
         tail_starts = torch.tensor([each.tail_start for each in tables], device=device)
-        self._steps.begin(stack_up(tables), token_ids, positions, positions - tail_starts)
+        self._steps.begin(stack_up(tables, self._min_shared), token_ids, positions, positions - tail_starts)
         states = [sequence.sampler for sequence in sequences]
         self._sampler = SamplerBatch(states, self._model.vocab_size, device)
         return self._sampler

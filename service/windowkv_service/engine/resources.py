@@ -67,6 +67,9 @@ class Resources:
     secret: bytes
     tiers: Sequence[Tier]  # below the device, nearest first
     clock: Callable[[], float] = time.time
+    min_shared: int | None = (
+        None  # so many blocks in all tables of a batch are read once for all; None: never
+    )
     runs_ahead: bool = False  # decode steps are launched before the tokens of the last one are read
     staging: Staging | None = field(default=None, init=False)
     num_answering: int = field(default=0, init=False)

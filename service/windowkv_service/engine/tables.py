@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,18 +13,45 @@ from torch.nn.utils.rnn import pad_sequence
 
 from windowkv_service.kv.layout import KVGroup, KVLayout
 from windowkv_service.kv.strips import Strips
-from windowkv_service.model.attention import LayerTables
+from windowkv_service.model.attention import LayerTables, SharedTable
 from windowkv_service.model.step_buffers import Stack
 
 
 @dataclass(frozen=True)
 class Row:
-    """block_ids [NB] and key_positions [NB * window_size] of one table, prefix first; tail_slots [capacity]."""
+    """block_ids [NB] and key_positions [NB * window_size] of one table, prefix first; tail_slots [capacity].
+    prefix_ids: the first of block_ids, on the host; of those in whole_ids every slot is seen."""
 
     block_ids: Tensor
     key_positions: Tensor
     tail_slots: Tensor
-    num_prefix_blocks: int
+    prefix_ids: tuple[int, ...]
+    whole_ids: frozenset[int]
+
+    @property
+    def num_prefix_blocks(self) -> int:
+        return len(self.prefix_ids)
+
+    def without(self, block_ids: frozenset[int]) -> Row:
+        """Less these blocks of the prefix."""
+        stays = [place for place, block_id in enumerate(self.prefix_ids) if block_id not in block_ids]
+        places = torch.tensor([*stays, *range(len(self.prefix_ids), len(self.block_ids))], dtype=torch.long)
+        places = places.to(self.block_ids.device)
+        return Row(
+            self.block_ids[places],
+            self.key_positions.view(len(self.block_ids), -1)[places].flatten(),
+            self.tail_slots,
+            tuple(self.prefix_ids[place] for place in stays),
+            self.whole_ids - block_ids,
+        )
+
+    def only(self, block_ids: frozenset[int]) -> SharedTable:
+        """These blocks of the prefix alone, for all who have them."""
+        stays = [place for place, block_id in enumerate(self.prefix_ids) if block_id in block_ids]
+        places = torch.tensor(stays, device=self.block_ids.device)
+        positions = self.key_positions.view(len(self.block_ids), -1)[places].flatten()
+        num_filled = torch.tensor([len(positions)], device=self.block_ids.device)
+        return SharedTable(self.block_ids[places], positions, num_filled)
 
 
 @dataclass(frozen=True)
@@ -104,7 +132,8 @@ class BlockTables:
             torch.tensor([*block_ids, *tail_ids], dtype=torch.long, device=self._device),
             torch.cat([prefix, tail]).to(self._device),
             slots.to(self._device),
-            len(block_ids),
+            tuple(block_ids),
+            frozenset(itertools.compress(block_ids, (prefix.view(-1, size) >= 0).all(1).tolist())),
         )
 
     def rows(self, first: int, last: int) -> dict[int, LayerTables]:
@@ -121,13 +150,18 @@ class BlockTables:
         return stack_up([self])
 
 
-def stack_up(sequences: Sequence[BlockTables]) -> list[Stack]:
-    """The tables of several sequences that are split alike, padded to one width: a stack for layers that share them."""
-    return [_stack(parts) for parts in zip(*(each.layers for each in sequences), strict=True)]
+def stack_up(sequences: Sequence[BlockTables], min_shared: int | None = None) -> list[Stack]:
+    """The tables of several sequences that are split alike, padded to one width: a stack for layers that share them.
+    Blocks that are in all tables, at least min_shared of them, stand apart; None: they never do."""
+    return [_stack(parts, min_shared) for parts in zip(*(each.layers for each in sequences), strict=True)]
 
 
-def _stack(parts: Sequence[LayerRows]) -> Stack:
-    rows = [row for part in parts for row in part.rows]
+def _stack(parts: Sequence[LayerRows], min_shared: int | None) -> Stack:
+    rows, shared = [row for part in parts for row in part.rows], None
+    if min_shared is not None and len(parts) > 1 and not parts[0].is_split:
+        common = frozenset.intersection(*(row.whole_ids for row in rows))
+        if len(common) >= min_shared:
+            shared, rows = rows[0].only(common), [row.without(common) for row in rows]
     num_prefix_blocks = torch.tensor([row.num_prefix_blocks for row in rows])
     return Stack(
         parts[0].layers,
@@ -136,4 +170,5 @@ def _stack(parts: Sequence[LayerRows]) -> Stack:
         pad_sequence([row.key_positions for row in rows], batch_first=True, padding_value=-1),
         pad_sequence([row.tail_slots for row in rows], batch_first=True, padding_value=-1),
         num_prefix_blocks.to(rows[0].block_ids.device),
+        shared,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
@@ -123,12 +124,16 @@ def copies_of(device: torch.device, capacity_bytes: int) -> Copies:
 
 
 def _page_locked(size_bytes: int) -> Tensor:
-    """Exactly so much: torch's own allocator of page-locked memory takes the next power of two."""
+    """Exactly so much: torch's own allocator of page-locked memory takes the next power of two. What the system will
+    not lock is ordinary memory."""
     memory = torch.empty(size_bytes, dtype=torch.uint8)
     cudart = torch.cuda.cudart()  # type: ignore[no-untyped-call]  # initializes CUDA
     status = int(cudart.cudaHostRegister(memory.data_ptr(), size_bytes, 0))
     if status != 0:
-        raise RuntimeError(f"{size_bytes} bytes of host memory cannot be page-locked: CUDA error {status}")
+        warnings.warn(
+            f"{size_bytes} bytes cannot be page-locked (CUDA error {status}): copies will make the worker wait",
+            stacklevel=2,
+        )
     return memory
 
 

@@ -135,6 +135,15 @@ class RepeatView(PrefillView):
 
 
 @dataclass(frozen=True)
+class SharedTable:
+    """What all sequences of a batch read alike: block_table [NS], key_positions [NS * window_size], num_filled [1]."""
+
+    block_table: Tensor
+    key_positions: Tensor
+    num_filled: Tensor
+
+
+@dataclass(frozen=True)
 class LayerTables:
     """Where a layer finds the KV of a batch of B sequences.
 
@@ -142,6 +151,7 @@ class LayerTables:
     except where they are -1. num_filled [R]: nothing is visible from that slot on; None: the tables are no wider.
     R = B where the layer's KV heads share the blocks of its group. Where each has strips of its own, R = B *
     num_kv_heads: a sequence's heads are rows of their own, one after the other.
+    shared: blocks that come before every table and are read once for all of them.
     """
 
     block_table: Tensor
@@ -149,6 +159,7 @@ class LayerTables:
     slots: Tensor
     is_split: bool = False
     num_filled: Tensor | None = None
+    shared: SharedTable | None = None
 
 
 class LeadersHeard(Exception):
@@ -185,20 +196,27 @@ class BlockView:
         if owner == layer:
             new_keys, new_values = _rows(keys, split).transpose(1, 2), _rows(values, split).transpose(1, 2)
             kernels.append_kv(blocks, place, new_keys, new_values, tables.slots)
-        attended = kernels.decode_attention(
-            _rows(queries, split),
-            blocks,
-            place,
-            tables.block_table,
-            tables.key_positions,
-            repeat_rows(self._query_positions, split),
-            tables.num_filled,
-            scale=terms.scale,
-            sliding_window=terms.sliding_window,
-            softcap=terms.softcap,
-            sinks=terms.sinks,
-        )
+        attended = self._attended(_rows(queries, split), blocks, place, tables, split, terms)
         return attended.reshape(queries.shape)
+
+    def _attended(
+        self, queries: Tensor, blocks: Tensor, place: int, tables: LayerTables, split: int, terms: Terms
+    ) -> Tensor:
+        positions, shared = repeat_rows(self._query_positions, split), tables.shared
+        options: dict[str, Any] = {
+            "num_filled": tables.num_filled,
+            "scale": terms.scale,
+            "sliding_window": terms.sliding_window,
+            "softcap": terms.softcap,
+            "sinks": terms.sinks,
+        }
+        own = (tables.block_table, tables.key_positions, positions)
+        if shared is None:
+            return kernels.decode_attention(queries, blocks, place, *own, **options)
+        common = (shared.block_table, shared.key_positions)
+        return kernels.shared_prefix_decode(
+            queries, blocks, place, *common, *own, num_shared=shared.num_filled, **options
+        )
 
     def _memory(self, owner: int, *, is_split: bool) -> tuple[Tensor, int, int]:
         """The layer's blocks, its place in them, and into how many rows a sequence's heads are split."""

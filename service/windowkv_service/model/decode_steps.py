@@ -35,6 +35,7 @@ class Buckets:
             num_sequences=_power(count, 2) if count <= 16 else -(-count // 16) * 16,
             num_blocks=max(64, _power(shape.num_blocks, 4)),
             capacity=max(256, _power(shape.capacity, 4)),
+            num_shared=max(64, _power(shape.num_shared, 4)) if shape.num_shared else 0,
         )
 
 

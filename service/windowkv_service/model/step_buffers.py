@@ -8,18 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from windowkv_service.model.attention import LayerTables, repeat_rows
+from windowkv_service.model.attention import LayerTables, SharedTable, repeat_rows
 
 
 @dataclass(frozen=True)
 class StackShape:
-    """What a stack takes memory for: sequences, blocks per table and tail slots."""
+    """What a stack takes memory for: sequences, blocks per table, tail slots, and blocks that all tables share."""
 
     layers: tuple[int, ...]
     split: int | None
     num_sequences: int
     num_blocks: int
     capacity: int
+    num_shared: int = 0
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Stack:
 
     split: the rows of one sequence where each KV head has its own; None: one for all its heads.
     block_table [R, NB]; key_positions [R, NB * window_size], -1 where a slot is empty; tail_slots [R, capacity], -1
-    beyond a row's own; num_prefix_blocks [R], the blocks of each table before its tail.
+    beyond a row's own; num_prefix_blocks [R], the blocks of each table before its tail. shared: blocks that come before
+    all of them; None where they have none in common.
     """
 
     layers: tuple[int, ...]
@@ -37,12 +39,16 @@ class Stack:
     key_positions: Tensor
     tail_slots: Tensor
     num_prefix_blocks: Tensor
+    shared: SharedTable | None = None
 
     @property
     def shape(self) -> StackShape:
         num_rows, num_blocks = self.block_table.shape
         num_sequences = num_rows // (self.split or 1)
-        return StackShape(self.layers, self.split, num_sequences, num_blocks, self.tail_slots.shape[1])
+        num_shared = 0 if self.shared is None else self.shared.block_table.shape[0]
+        return StackShape(
+            self.layers, self.split, num_sequences, num_blocks, self.tail_slots.shape[1], num_shared
+        )
 
     @classmethod
     def padding(cls, shape: StackShape, window_size: int, device: torch.device) -> Stack:
@@ -55,18 +61,19 @@ class Stack:
             torch.full((num_rows, shape.num_blocks * window_size), -1, device=device),
             torch.full((num_rows, shape.capacity), -1, device=device),
             torch.zeros(num_rows, dtype=torch.long, device=device),
+            _no_blocks(shape.num_shared, window_size, device) if shape.num_shared else None,
         )
 
     def take(self, other: Stack) -> None:
         """Become the other, which is not larger, and padding where it has nothing."""
-        for mine, theirs, padding in (
-            (self.block_table, other.block_table, 0),
-            (self.key_positions, other.key_positions, -1),
-            (self.tail_slots, other.tail_slots, -1),
-            (self.num_prefix_blocks, other.num_prefix_blocks, 0),
-        ):
-            mine.fill_(padding)
-            mine[tuple(map(slice, theirs.shape))] = theirs
+        _fill(self.block_table, other.block_table, 0)
+        _fill(self.key_positions, other.key_positions, -1)
+        _fill(self.tail_slots, other.tail_slots, -1)
+        _fill(self.num_prefix_blocks, other.num_prefix_blocks, 0)
+        if self.shared is not None and other.shared is not None:
+            _fill(self.shared.block_table, other.shared.block_table, 0)
+            _fill(self.shared.key_positions, other.shared.key_positions, -1)
+            _fill(self.shared.num_filled, other.shared.num_filled, 0)
 
     def front(self, num_blocks: int, first: int, last: int) -> LayerTables:
         """For tail tokens first … last - 1, over so many blocks of the tables: all that hold something by then."""
@@ -81,7 +88,22 @@ class Stack:
         lengths = repeat_rows(tail_lengths, self.split or 1)
         slots = self.tail_slots.gather(1, lengths[:, None])
         num_filled = (self.num_prefix_blocks + lengths // window_size + 1) * window_size
-        return LayerTables(self.block_table, self.key_positions, slots, self.split is not None, num_filled)
+        return LayerTables(
+            self.block_table, self.key_positions, slots, self.split is not None, num_filled, self.shared
+        )
+
+
+def _no_blocks(num_blocks: int, window_size: int, device: torch.device) -> SharedTable:
+    return SharedTable(
+        torch.zeros(num_blocks, dtype=torch.long, device=device),
+        torch.full((num_blocks * window_size,), -1, device=device),
+        torch.zeros(1, dtype=torch.long, device=device),
+    )
+
+
+def _fill(mine: Tensor, theirs: Tensor, padding: int) -> None:
+    mine.fill_(padding)
+    mine[tuple(map(slice, theirs.shape))] = theirs
 
 
 class StepBuffers:

@@ -9,6 +9,7 @@ import torch
 from paged_sequences import WINDOW, PagedSequences, generate
 from torch import Tensor
 
+from windowkv_service.engine.tables import stack_up
 from windowkv_service.model.decode_steps import EXACT, PADDED, Buckets, Compute, DecodeSteps, as_it_is
 from windowkv_service.model.step_buffers import StackShape
 
@@ -41,6 +42,31 @@ def test_each_says_what_it_says_alone() -> None:
         alone = said(EXACT, [row])
         for one, other in zip(together, alone, strict=True):
             torch.testing.assert_close(one[place], other[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("buckets", [EXACT, PADDED], ids=["exact", "padded"])
+@pytest.mark.parametrize(("num_common", "rows"), [(1, [1, 2]), (5, [0, 1, 2]), (12, [2, 0])])
+def test_what_is_read_once_for_all_changes_nothing_that_is_said(
+    buckets: Buckets, num_common: int, rows: list[int]
+) -> None:
+    plain, shared = (PagedSequences.make(num_common=num_common) for _ in range(2))
+    expected = generate(plain, steps_of(plain, EXACT), rows)
+    for one, other in zip(
+        expected, generate(shared, steps_of(shared, buckets), rows, min_shared=1), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_blocks_stand_apart_only_where_enough_are_in_all_tables() -> None:
+    paged = PagedSequences.make(num_common=5)
+    assert [stack.shape.num_shared for stack in stack_up(paged.tables, 5)] == [5, 5]
+    for few in (stack_up(paged.tables, 6), stack_up(paged.tables), stack_up(paged.tables[:1], 1)):
+        assert [stack.shape.num_shared for stack in few] == [0, 0]
+    apart = stack_up(paged.tables, 1)[0]
+    assert apart.shared is not None
+    assert apart.shared.key_positions.tolist() == list(range(5 * WINDOW))
+    assert apart.num_prefix_blocks.tolist() == [0, 7, 2]
+    assert not set(apart.shared.block_table.tolist()) & set(apart.block_table[1].tolist())
 
 
 @pytest.mark.parametrize("buckets", [EXACT, PADDED], ids=["exact", "padded"])

@@ -119,7 +119,15 @@ class Sequences:
         num_slots = case.num_shared * case.window_size
         shared = (self.block_table[0, : case.num_shared], self.key_positions[0, :num_slots])
         own = (self.block_table[:, case.num_shared :], self.key_positions[:, num_slots:])
-        return shared_prefix_decode(*pool, *shared, *own, self.query_positions, self.num_filled, **terms)
+        num_shared = None
+        if case.num_wider:  # the shared table may be wider too
+            num_shared = torch.tensor([num_slots], device=self.queries.device)
+            pad = torch.nn.functional.pad
+            more = 7 * case.window_size
+            shared = (pad(shared[0], (0, 7)), pad(shared[1], (0, more), value=-1))
+        return shared_prefix_decode(
+            *pool, *shared, *own, self.query_positions, self.num_filled, num_shared, **terms
+        )
 
     def softmax(self, case: DecodeCase) -> Tensor:
         """[B, H, m, D] in fp64, from the definition."""
