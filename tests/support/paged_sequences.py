@@ -59,16 +59,8 @@ class PagedSequences:
             tails = [[next(ids) for _ in range(TAIL_BLOCKS)] for _ in layout.groups]
             for row in tails:  # a question's tokens, at most two
                 arenas.tensors[2][row[0], :, :, :2] = torch.randn(2, 2, 2, 2, 16).to(device)
-            tables.append(
-                BlockTables(
-                    layout,
-                    windows,
-                    [a + b for a, b in zip(common, blocks, strict=True)],
-                    tails,
-                    12 * WINDOW + 1,
-                    device,
-                )
-            )
+            placed = [[*first, *rest] for first, rest in zip(common, blocks, strict=True)]
+            tables.append(BlockTables(layout, windows, placed, tails, 12 * WINDOW + 1, device))
         return cls(Runner(module, layout, arenas, device), arenas, layout, tables, device)
 
     def begin(
