@@ -91,7 +91,7 @@ def main() -> None:
     page = heading("What each dial of the selection at the question does", args, measurement, began)
     for number, (experiment, results) in enumerate(done):
         rows = [*fixed, *results] if number == 0 else results
-        about = f"\n\nTasks: {', '.join(experiment.tasks)}." if experiment.tasks else ""
+        about = f"\n\nTasks: {', '.join(results[0].tasks)}." if experiment.tasks else ""
         page += f"\n## {experiment.question}{about}\n\n{table(rows, results[0], ratio)}\n"
     print(page)
     if args.out:

@@ -41,6 +41,10 @@ class Result:
         return tuple(self.tallies)
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(self._first)
+
+    @property
     def mean_score(self) -> float:
         return mean(self.score(ratio) for ratio in self.ratios)
 
