@@ -3,7 +3,7 @@
 Groups are written as the layers they hold: how storage is cut into layer groups may change without a new
 calibration.
 
-    {"format": 1, "leaders": [{"layer": 1, "leads": [0, 1, 2, 3]}], "index_bits": 4, "vote_tokens": 16,
+    {"format": 1, "leaders": [{"layer": 1, "leads": [0, 1, 2, 3]}], "index_bits": 4, "vote_tokens": 2,
      "top_p": null, "keep_first": true, "keep_last_windows": 1, "reselect_every": 0}
 
 reselect_every may be left out.

@@ -38,7 +38,8 @@ class QuestionProfile:
 
     leaders: each selectable layer group is led by exactly one.
     index_bits: per number of the leader index, 4 or 8.
-    vote_tokens: so many of the question's last tokens vote.
+    vote_tokens: so many of the question's last tokens vote. Few: the token that is to be answered is the one that looks
+        the answer up, those before it look at their like all over the prompt (benchmarks/results/ablation.md).
     top_p: windows rank by the mean of their top_p largest token scores; None: by the plain mean.
     keep_first: window 0 stays. keep_last_windows: so do so many last ones. Neither where hardly anything fits.
     reselect_every: so many generated tokens after a choice the windows are chosen again; 0: never.
@@ -46,7 +47,7 @@ class QuestionProfile:
 
     leaders: tuple[Leader, ...]
     index_bits: int = 4
-    vote_tokens: int = 16
+    vote_tokens: int = 2
     top_p: int | None = None
     keep_first: bool = True
     keep_last_windows: int = 1
