@@ -68,8 +68,10 @@ bench: setup ## The serving benchmark, as ratios; writes benchmarks/results
 	$(ONE_THREAD) $(BIN)/python benchmarks/serving.py
 
 # Reporting seeds, from 1000 on, are for tables only: defaults are chosen on the others.
-EVAL_ARGS ?= --suite single/2000 --suite single/4000 --suite niah --suite reuse --suite 'ruler/*/2000' --suite 'ruler/*/4000' \
-	--kept-ratio 0.12 --kept-ratio 0.06 --kept-ratio 0.03 --seed 1000 --samples 10 \
+EVAL_METHODS := windowkv windowkv-published snapkv pyramidkv h2o tova keydiff expected-attention kvzip quest pyramidinfer
+EVAL_ARGS ?= --suite single/2000 --suite single/4000 --suite niah --suite reuse \
+	--suite ruler/niah_single_1/2000 --suite ruler/qa_1/2000 $(addprefix --method ,$(EVAL_METHODS)) \
+	--kept-ratio 0.12 --kept-ratio 0.06 --kept-ratio 0.03 --seed 2026 --samples 6 \
 	--out benchmarks/results/quality --page benchmarks/results/QUALITY.md
 
 eval: setup ## The quality of answers on compressed caches; writes benchmarks/results/quality
