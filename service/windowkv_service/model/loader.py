@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from windowkv_service.errors import UnsupportedModel
 from windowkv_service.kv.layout import KVLayout
 from windowkv_service.model.attention import ATTENTION_NAME
+from windowkv_service.model.constants import hold_constants
 from windowkv_service.model.tokenizer import Tokenizer
 
 LAYOUT_VERSION = 1  # part of every content address: raise it when the bytes of a block change their meaning
@@ -65,7 +66,7 @@ def load(options: ModelOptions) -> LoadedModel:
     config = _read_config(directory)
     device = torch.device(options.device if options.device != "auto" else _best_device())
     dtype = _choose_dtype(options.dtype, config, device)
-    owners, sliding_windows = _attention_plan(config)
+    owners, sliding_windows = plan_attention(config)
     layout = KVLayout.plan(
         owners,
         sliding_windows,
@@ -77,6 +78,7 @@ def load(options: ModelOptions) -> LoadedModel:
     )
     module = _load_module(directory, dtype).to(device).eval()
     module.set_attn_implementation(ATTENTION_NAME)
+    hold_constants(module)
     return LoadedModel(
         name=BUILTIN if options.model == BUILTIN else directory.resolve().name,
         directory=directory,
@@ -188,7 +190,7 @@ _PLANS: dict[str, Callable[[Any], Plan]] = {
 }
 
 
-def _attention_plan(config: Any) -> Plan:
+def plan_attention(config: Any) -> Plan:
     return _PLANS[config.model_type](config)
 
 
