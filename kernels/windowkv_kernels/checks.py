@@ -1,4 +1,5 @@
-"""Shapes and dtypes that operations accept; both twins of an operation refuse the same. Raises ValueError."""
+"""Shapes, dtypes, strides and devices that operations accept; both twins of an operation refuse the same. Raises
+ValueError."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ def score_windows(
 ) -> None:
     _attention_pair(queries, keys.shape, window_size, top_p)
     _floating("keys", keys)
+    _one_device(queries=queries, keys=keys)
     limit = min(queries.shape[1], keys.shape[0])
     if not 1 <= num_observed <= limit:
         raise ValueError(f"num_observed must be in 1 … {limit} (queries given, tokens), not {num_observed}")
@@ -25,8 +27,10 @@ def score_leader_keys(
 ) -> None:
     if isinstance(keys, QuantizedKeys):
         shape: Sequence[int] = (keys.num_tokens, keys.num_kv_heads, keys.head_dim)
+        _one_device(queries=queries, keys=keys.codes, low=keys.low, step=keys.step)
     else:
         _floating("keys", keys)
+        _one_device(queries=queries, keys=keys)
         shape = keys.shape
     _attention_pair(queries, shape, window_size, top_p)
 
@@ -62,6 +66,7 @@ def quantize_blocks(blocks: Tensor, block_ids: Tensor, codec: str) -> None:
     _floating("blocks", blocks)
     _dims("block_ids", block_ids, 1)
     _integers("block_ids", block_ids)
+    _one_device(blocks=blocks, block_ids=block_ids)
     if codec not in BLOCK_CODECS:
         raise ValueError(f"codec must be one of {BLOCK_CODECS}, not {codec!r}")
     if blocks.shape[5] % 2:
@@ -72,6 +77,8 @@ def dequantize_blocks(quantized: QuantizedBlocks, blocks: Tensor, block_ids: Ten
     quantize_blocks(blocks, block_ids, quantized.codec)
     _shape("blocks", blocks.shape[1:], quantized.block_shape)
     _shape("block_ids", block_ids.shape, (quantized.num_blocks,))
+    _contiguous("packed", quantized.packed)
+    _one_device(blocks=blocks, packed=quantized.packed)
 
 
 def move_windows(
@@ -83,12 +90,16 @@ def move_windows(
     block_ids: Tensor,
 ) -> None:
     _dims("staging", staging, 5)
-    _dims("blocks", blocks, 6)
+    _blocks(blocks, 0)
     _shape("staging", staging.shape[3:], blocks.shape[4:])
+    _contiguous("the tokens of a layer of staging", staging[0, 0])
+    _one_device(staging=staging, blocks=blocks, windows=windows, block_ids=block_ids)
     if staging.dtype != blocks.dtype:
         raise ValueError(f"staging is {staging.dtype}, blocks are {blocks.dtype}")
     if len(layers) != blocks.shape[1]:
         raise ValueError(f"{len(layers)} layers for blocks of {blocks.shape[1]}")
+    if not all(0 <= layer < staging.shape[0] for layer in layers):
+        raise ValueError(f"layers must be rows of staging, 0 … {staging.shape[0] - 1}, not {list(layers)}")
     _shape("block_ids", block_ids.shape, windows.shape)
     _dims("windows", windows, 1)
     _integers("windows", windows)
@@ -111,6 +122,7 @@ def append_kv(blocks: Tensor, place: int, keys: Tensor, values: Tensor, slots: T
     _shape("values", values.shape, keys.shape)
     _shape("slots", slots.shape, keys.shape[:2])
     _integers("slots", slots)
+    _one_device(blocks=blocks, keys=keys, values=values, slots=slots)
     if not keys.dtype == values.dtype == blocks.dtype:
         raise ValueError(f"keys are {keys.dtype}, values {values.dtype}, blocks {blocks.dtype}")
 
@@ -140,11 +152,21 @@ def decode_attention(
     for name, tensor in (("block_table", block_table), ("key_positions", key_positions)):
         _integers(name, tensor)
     _integers("query_positions", query_positions)
+    _one_device(
+        queries=queries,
+        blocks=blocks,
+        block_table=block_table,
+        key_positions=key_positions,
+        query_positions=query_positions,
+        num_filled=num_filled,
+        sinks=sinks,
+    )
     if num_filled is not None:
         _shape("num_filled", num_filled.shape, (batch,))
         _integers("num_filled", num_filled)
     if sinks is not None:
         _shape("sinks", sinks.shape, (heads,))
+        _floating("sinks", sinks)
 
 
 def shared_prefix(
@@ -159,6 +181,9 @@ def shared_prefix(
     _shape("shared_positions", shared_positions.shape, (shared_table.shape[0] * blocks.shape[3],))
     _integers("shared_table", shared_table)
     _integers("shared_positions", shared_positions)
+    _one_device(
+        blocks=blocks, shared_table=shared_table, shared_positions=shared_positions, num_shared=num_shared
+    )
 
 
 def _attention_pair(queries: Tensor, keys: Sequence[int], window_size: int, top_p: int | None) -> None:
@@ -176,8 +201,7 @@ def _attention_pair(queries: Tensor, keys: Sequence[int], window_size: int, top_
 
 def _blocks(blocks: Tensor, place: int) -> None:
     _dims("blocks", blocks, 6)
-    if not blocks.is_contiguous():
-        raise ValueError("blocks must be contiguous")
+    _contiguous("blocks", blocks)
     if not 0 <= place < blocks.shape[1]:
         raise ValueError(f"place must be in 0 … {blocks.shape[1] - 1}, not {place}")
 
@@ -190,6 +214,21 @@ def _dims(name: str, tensor: Tensor, dims: int) -> None:
 def _shape(name: str, shape: Sequence[int], expected: Sequence[int]) -> None:
     if tuple(shape) != tuple(expected):
         raise ValueError(f"{name} must have shape {tuple(expected)} here, not {tuple(shape)}")
+
+
+def _contiguous(name: str, tensor: Tensor) -> None:
+    if not tensor.is_contiguous():
+        raise ValueError(
+            f"{name} must be contiguous, not of shape {tuple(tensor.shape)} and strides {tensor.stride()}"
+        )
+
+
+def _one_device(**tensors: Tensor | None) -> None:
+    """A kernel would read the others' memory at an address of its own."""
+    devices = {name: tensor.device for name, tensor in tensors.items() if tensor is not None}
+    if len(set(devices.values())) > 1:
+        told = ", ".join(f"{name} on {device}" for name, device in devices.items())
+        raise ValueError(f"all tensors must be on one device, not {told}")
 
 
 def _floating(name: str, tensor: Tensor) -> None:

@@ -21,9 +21,3 @@ def test_no_windows_and_no_tokens_are_no_work() -> None:
     gather_windows(torch.zeros(1, 2, 5, 1, 2), [0], none, 5, blocks, none)
     append_kv(blocks, 0, torch.zeros(0, 1, 1, 2), torch.zeros(0, 1, 1, 2), none.view(0, 1))
     assert bool((blocks == 1).all())
-
-
-def test_staging_with_holes_between_tokens_is_refused() -> None:
-    staging, one = torch.zeros(1, 2, 5, 2, 2).transpose(2, 3), torch.zeros(1, dtype=torch.int64)
-    with pytest.raises(ValueError, match="contiguous"):
-        gather_windows(staging, [0], one, 2, torch.zeros(1, 1, 2, 4, 5, 2), one)

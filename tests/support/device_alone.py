@@ -41,7 +41,6 @@ class _NoNumbers(TorchFunctionMode):
 
 
 class _NoLooking(TorchDispatchMode):
-
     def __torch_dispatch__(
         self,
         func: Any,

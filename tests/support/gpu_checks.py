@@ -11,6 +11,7 @@ from paged_sequences import WINDOW, PagedSequences, generate
 
 from windowkv_service.domain.requests import Sampling
 from windowkv_service.kv.copies import StreamCopies
+from windowkv_service.kv.page_locked import forget_error, page_locked
 from windowkv_service.model.decode_steps import EXACT, PADDED, DecodeSteps, Graphs
 from windowkv_service.model.prompt_attention import Terms, masked_attention, prompt_attention, visible_keys
 from windowkv_service.model.sampler import Drawn, SamplerBatch, SamplerState
@@ -96,6 +97,22 @@ def blocks_go_out_and_come_back_beside_the_model(device: torch.device) -> None:
     assert not arena[42:].any()
 
 
+def memory_is_page_locked_as_long_as_anybody_sees_it(device: torch.device) -> None:
+    """And a lock that the system refuses troubles nobody's next launch."""
+    memory = page_locked(1 << 20, device)
+    assert memory.is_pinned()
+    part = memory.numpy()[100:200]
+    address = memory.data_ptr()
+    del memory
+    lock = torch.cuda.cudart().cudaHostRegister
+    assert int(lock(address, 1 << 20, 0)) != 0, "it is locked already"
+    forget_error(device)
+    assert torch.ones(3, device=device).sum().item() == 3
+    del part
+    again = page_locked(1 << 20, device)
+    assert again.is_pinned()
+
+
 def ordinary_memory_serves_where_the_page_locked_is_used_up(device: torch.device) -> None:
     copies = StreamCopies(device, ROW_BYTES)
     source = torch.randn(3, *ROW, device=device).bfloat16()
@@ -152,6 +169,7 @@ CHECKS: list[Check] = [
     the_gpu_draws_what_the_processor_draws,
     reading_a_step_waits_for_no_later_one,
     blocks_go_out_and_come_back_beside_the_model,
+    memory_is_page_locked_as_long_as_anybody_sees_it,
     ordinary_memory_serves_where_the_page_locked_is_used_up,
     graphs_say_what_single_launches_say,
 ]

@@ -27,8 +27,6 @@ def plan(
 ) -> Launch:
     _, num_layers, _, window_size, num_kv_heads, head_dim = blocks.shape
     token_size = num_kv_heads * head_dim
-    if not staging[0, 0].is_contiguous():
-        raise ValueError("the tokens of a layer of staging must be contiguous")
     tile = tile_for("move_windows", part)
     piece = min(tile["PIECE"], pad_to_power_of_two(window_size * token_size))
     return Launch(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from windowkv_service.kv.page_locked import page_locked
 from windowkv_service.kv.slab import Slab
 
 
@@ -67,9 +67,9 @@ class PlainCopies:
 
 
 class _StreamLanding:
-    def __init__(self, event: torch.cuda.Event, held: Sequence[memoryview]) -> None:
+    def __init__(self, event: torch.cuda.Event, held: Sequence[Tensor]) -> None:
         self._event = event
-        self._held = held  # nobody else is given this memory while the device writes to it or reads it
+        self._held = held  # host memory: nobody else is given it while the device writes to it or reads it
 
     def is_done(self) -> bool:
         return bool(self._event.query())  # type: ignore[no-untyped-call]
@@ -84,7 +84,7 @@ class StreamCopies:
 
     def __init__(self, device: torch.device, capacity_bytes: int) -> None:
         self._device = device
-        self._slab = Slab(_page_locked(capacity_bytes))
+        self._slab = Slab(page_locked(capacity_bytes, device))
         self._out: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._into: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._under_way: deque[_StreamLanding] = deque()
@@ -96,14 +96,14 @@ class StreamCopies:
         pairs = [(_tensor(target), _bytes(source)) for source, target in zip(sources, targets, strict=True)]
         for source in sources:
             source.record_stream(self._out)
-        return self._copy(self._out, pairs, targets)
+        return self._copy(self._out, pairs, [target for target, _ in pairs])
 
     def into(self, sources: Sequence[memoryview], targets: Sequence[Tensor]) -> Landing:
         pairs = [(_bytes(target), _tensor(source)) for source, target in zip(sources, targets, strict=True)]
-        return self._copy(self._into, pairs, sources)
+        return self._copy(self._into, pairs, [source for _, source in pairs])
 
     def _copy(
-        self, stream: torch.cuda.Stream, pairs: Sequence[tuple[Tensor, Tensor]], held: Sequence[memoryview]
+        self, stream: torch.cuda.Stream, pairs: Sequence[tuple[Tensor, Tensor]], on_host: Sequence[Tensor]
     ) -> Landing:
         while self._under_way and self._under_way[0].is_done():
             self._under_way.popleft()
@@ -113,7 +113,7 @@ class StreamCopies:
                 target.copy_(source, non_blocking=True)
             event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             event.record(stream)
-        landing = _StreamLanding(event, held)
+        landing = _StreamLanding(event, on_host)
         self._under_way.append(landing)
         return landing
 
@@ -121,20 +121,6 @@ class StreamCopies:
 def copies_of(device: torch.device, capacity_bytes: int) -> Copies:
     """capacity_bytes of page-locked memory where there is a GPU to copy to and from."""
     return StreamCopies(device, capacity_bytes) if device.type == "cuda" else PlainCopies()
-
-
-def _page_locked(size_bytes: int) -> Tensor:
-    """Exactly so much: torch's own allocator of page-locked memory takes the next power of two. What the system will
-    not lock is ordinary memory."""
-    memory = torch.empty(size_bytes, dtype=torch.uint8)
-    cudart = torch.cuda.cudart()  # type: ignore[no-untyped-call]  # initializes CUDA
-    status = int(cudart.cudaHostRegister(memory.data_ptr(), size_bytes, 0))
-    if status != 0:
-        warnings.warn(
-            f"{size_bytes} bytes cannot be page-locked (CUDA error {status}): copies will make the worker wait",
-            stacklevel=2,
-        )
-    return memory
 
 
 def _bytes(tensor: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ A pass that looks at a number, or brings one from the host, makes a GPU wait, an
 from __future__ import annotations
 
 from functools import partial
+from math import sqrt
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +26,9 @@ def _hold_rotation(part: nn.Module) -> None:
     were made as."""
     kind = getattr(part, "rope_type", None)
     if isinstance(kind, dict):
-        part.rope_type = dict.fromkeys(kind, _HELD)
+        part.rope_type = dict.fromkeys(kind, _HELD)  # type: ignore[assignment]
     elif isinstance(kind, str):
-        part.rope_type = _HELD
+        part.rope_type = _HELD  # type: ignore[assignment]
 
 
 def _hold_sparsity(part: nn.Module) -> None:
@@ -36,8 +37,11 @@ def _hold_sparsity(part: nn.Module) -> None:
     if not isinstance(share, float) or share == 0.0:
         return
     dtype = next(part.parameters()).dtype
-    cut = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(share)).to(dtype)
-    part._gaussian_topk = partial(_above, num_deviations=float(cut))  # in place of the module's own method
+    cut = torch.erfinv(2 * torch.tensor(share) - 1) * sqrt(
+        2
+    )  # of a normal distribution, so much lies below it
+    own = partial(_above, num_deviations=float(cut.to(dtype)))
+    part._gaussian_topk = own  # type: ignore[assignment]  # in place of the module's method
 
 
 def _above(numbers: Tensor, *, num_deviations: float) -> Tensor:

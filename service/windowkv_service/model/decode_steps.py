@@ -21,10 +21,12 @@ Compute = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Buckets:
-    """The shapes that are computed, and how many of them are held. has_padding False: every shape is its own."""
+    """The shapes that are computed, and how many of them are held, whose tables together take at most max_bytes, or
+    are of one shape. has_padding False: every shape is its own."""
 
     has_padding: bool
     max_held: int
+    max_bytes: int = 1 << 30
 
     def shape(self, shape: StackShape) -> StackShape:
         if not self.has_padding:
@@ -54,15 +56,16 @@ class Graphs:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
+        self._beside: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(self, compute: Compute) -> Compute:
         """compute on static memory → its replay, with the output always in the same place. It is run once before, which
         compiles what is not compiled yet: running it twice must do what running it once does."""
-        beside = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        beside.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(beside):
+        current = torch.cuda.current_stream(self._device)
+        self._beside.wait_stream(current)
+        with torch.cuda.stream(self._beside):
             compute()
-        torch.cuda.current_stream(self._device).wait_stream(beside)
+        current.wait_stream(self._beside)
         graph = torch.cuda.CUDAGraph()
         # Transfers' threads wait for events meanwhile, which only a capture of this thread alone allows.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
@@ -128,11 +131,17 @@ class DecodeSteps:
 
     def _find(self, shapes: tuple[StackShape, ...]) -> _Held:
         if shapes not in self._held:
-            while len(self._held) >= self._buckets.max_held:
+            size_bytes = sum(shape.size_bytes(self._window_size) for shape in shapes)
+            while self._held and not self._fits(size_bytes):
                 self._forget()
             self._held[shapes] = self._make(shapes)
         self._held.move_to_end(shapes)
         return self._held[shapes]
+
+    def _fits(self, size_bytes: int) -> bool:
+        """Whether another bucket with tables of so many bytes may be held beside the others."""
+        held_bytes = sum(shape.size_bytes(self._window_size) for shapes in self._held for shape in shapes)
+        return len(self._held) < self._buckets.max_held and held_bytes + size_bytes <= self._buckets.max_bytes
 
     def _forget(self) -> None:
         """Let go of a bucket, once nothing of it runs any more."""

@@ -22,6 +22,12 @@ class StackShape:
     capacity: int
     num_shared: int = 0
 
+    def size_bytes(self, window_size: int) -> int:
+        """Of its tables."""
+        num_rows = self.num_sequences * (self.split or 1)
+        per_row = self.num_blocks * (1 + window_size) + self.capacity + 1
+        return 8 * (num_rows * per_row + self.num_shared * (1 + window_size))
+
 
 @dataclass(frozen=True)
 class Stack:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from windowkv_service.engine.tables import stack_up
 from windowkv_service.model.decode_steps import EXACT, PADDED, Buckets, Compute, DecodeSteps, as_it_is
-from windowkv_service.model.step_buffers import StackShape
+from windowkv_service.model.step_buffers import Stack, StackShape
 
 CPU = torch.device("cpu")
 
@@ -118,6 +118,39 @@ def test_no_more_buckets_are_held_than_allowed() -> None:
         paged.begin(steps, rows)
         steps.logits()
     assert len(made) == 3
+
+
+def test_no_more_bytes_of_tables_are_held_than_allowed() -> None:
+    paged, made = PagedSequences.make(), []
+
+    def hold(compute: Compute) -> Compute:
+        made.append(1)
+        return compute
+
+    two = sum(PADDED.shape(stack.shape).size_bytes(WINDOW) for stack in stack_up(paged.tables[1:]))
+    steps = steps_of(paged, Buckets(has_padding=True, max_held=9, max_bytes=two * 3 // 2), hold)
+    for rows in (
+        [0],
+        [1, 2],
+        [0],
+        [0],
+        [0, 1, 2],
+        [0, 1, 2],
+    ):  # one and two fit; three, padded to four, never do
+        paged.begin(steps, rows)
+        steps.logits()
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize(
+    "shape", [StackShape((0, 1), None, 3, 5, 7), StackShape((1,), 2, 3, 5, 7, num_shared=4)], ids=str
+)
+def test_a_shape_knows_what_its_tables_take(shape: StackShape) -> None:
+    stack = Stack.padding(shape, WINDOW, CPU)
+    tables = [stack.block_table, stack.key_positions, stack.tail_slots, stack.num_prefix_blocks]
+    if stack.shared is not None:
+        tables += [stack.shared.block_table, stack.shared.key_positions]
+    assert shape.size_bytes(WINDOW) == sum(table.nbytes for table in tables)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from windowkv_service.engine.tables import BlockTables, stack_up
 from windowkv_service.kv.buffers import Arenas
 from windowkv_service.kv.layout import KVLayout
 from windowkv_service.model.attention import ATTENTION_NAME
-from windowkv_service.model.decode_steps import PADDED, Compute, DecodeSteps
 from windowkv_service.model.constants import hold_constants
+from windowkv_service.model.decode_steps import PADDED, Compute, DecodeSteps
 from windowkv_service.model.loader import plan_attention
 from windowkv_service.model.runner import Runner
 

@@ -105,8 +105,10 @@ TINY = [
     MoveCase(window_size=7, kv_heads=3, head_dim=6, num_tokens=101, layers=(1,)),
     MoveCase(window_size=128, kv_heads=1, head_dim=96, num_tokens=127, layers=(4, 2, 0), dtype=torch.float16),
     MoveCase(window_size=16, kv_heads=8, head_dim=64, num_tokens=33, dtype=torch.bfloat16),
+    *(MoveCase(window_size=2, kv_heads=1, head_dim=dim, num_tokens=3, layers=(0,)) for dim in (96, 128, 256)),
     AppendCase(),
     AppendCase(batch=1),
+    *(AppendCase(batch=2, kv_heads=1, head_dim=dim) for dim in (64, 128)),
     AppendCase(length=5, window_size=7, kv_heads=3, head_dim=96, dtype=torch.bfloat16),
     AppendCase(window_size=1, kv_heads=1, head_dim=256, dtype=torch.float16),
 ]

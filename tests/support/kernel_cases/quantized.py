@@ -115,6 +115,8 @@ TINY: list[KeysCase | BlocksCase] = [
     KeysCase(num_tokens=101, head_dim=13, group_tokens=101, bits=8),
     KeysCase(num_tokens=300, group_tokens=256, head_dim=64, dtype=torch.float16),
     KeysCase(num_tokens=33, group_tokens=256, head_dim=256, bits=8, dtype=torch.float16),
+    *(KeysCase(num_tokens=17, kv_heads=1, head_dim=128, bits=bits) for bits in (4, 8)),
+    *(BlocksCase(codec, window_size=3, kv_heads=1, head_dim=128, num_layers=1) for codec in BLOCK_CODECS),
     *(BlocksCase(codec) for codec in BLOCK_CODECS),
     *(BlocksCase(codec, window_size=7, kv_heads=3, head_dim=96, num_layers=1) for codec in BLOCK_CODECS),
     *(
