@@ -14,13 +14,13 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from windowkv.v1 import cache_pb2, generation_pb2, model_pb2
+from windowkv.v1 import cache_pb2, generation_pb2, model_pb2, types_pb2
 from windowkv_client._errors import (
     BadOption,
     BadSampling,
     BadTtl,
 )
-from windowkv_client._models import Cache, Durability, Retention, Selection, Task
+from windowkv_client._models import Cache, Codec, Durability, Retention, Selection, Task
 from windowkv_client._options import Messages
 from windowkv_client._prompts import prompt_input, token_id_list
 from windowkv_client._ttl import Ttl, ttl_seconds
@@ -53,6 +53,7 @@ def create_cache(
     task: Task | str | None = None,
     retention: Retention | str | None = None,
     min_fidelity: float | None = None,
+    codec: Codec | str | None = None,
     ttl: Ttl | None = None,
     display_name: str = "",
     labels: Mapping[str, str] | None = None,
@@ -71,7 +72,7 @@ def create_cache(
     )
     if ttl is not None:
         _set_ttl(cache, ttl)
-    cache.compression.CopyFrom(_compression(kept_ratio, method, task, retention, min_fidelity))
+    cache.compression.CopyFrom(_compression(kept_ratio, method, task, retention, min_fidelity, codec))
     if durability is not None:
         cache.durability = cache_pb2.Durability.Value(f"DURABILITY_{Durability(durability).name}")
     request_id = _new_request_id()
@@ -209,12 +210,15 @@ def _compression(
     task: Task | str | None,
     retention: Retention | str | None,
     min_fidelity: float | None,
+    codec: Codec | str | None,
 ) -> cache_pb2.Compression:
     compression = cache_pb2.Compression(method=method, kept_ratio=kept_ratio, min_fidelity=min_fidelity)
     if task is not None:
         compression.task = cache_pb2.Task.Value(f"TASK_{Task(task).name}")
     if retention is not None:
         compression.retention = cache_pb2.Retention.Value(f"RETENTION_{Retention(retention).name}")
+    if codec is not None:
+        compression.codec = types_pb2.Codec.Value(f"CODEC_{Codec(codec).name}")
     return compression
 
 

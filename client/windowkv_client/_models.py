@@ -34,6 +34,15 @@ class Retention(StrEnum):
     FULL = "full"
 
 
+class Codec(StrEnum):
+    """How the numbers of a cache are written below the device."""
+
+    EXACT = "exact"
+    INT8 = "int8"
+    FP8 = "fp8"
+    INT4 = "int4"
+
+
 class Durability(StrEnum):
     """How far down a new cache has been written when its creation is answered."""
 
@@ -102,12 +111,13 @@ class Cache:
     task: Task
     retention: Retention
     min_fidelity: float | None  # asked for: the share of the attention that a choice must capture
+    codec: Codec  # how its blocks are written below the device, and so which numbers answers read
     token_count: int
     kept_token_count: int  # chosen when the cache was made; mean over the layer groups
     full_bytes: int  # of the uncompressed cache
     stored_bytes: int  # held on the device between questions, from its tensors; 0 when evicted
     index_bytes: int  # the part of stored_bytes that finds windows for a question
-    bytes_by_tier: Mapping[Tier, int]
+    bytes_by_tier: Mapping[Tier, int]  # below the device as the codec writes them
     tier: Tier | None  # the nearest that holds it
     create_time: datetime
     update_time: datetime
@@ -208,6 +218,7 @@ class Model:
     dtype: str
     kv_bytes_per_token: int
     methods: tuple[str, ...]
+    default_codec: Codec  # of a cache whose creation does not say
 
 
 @dataclass(frozen=True)

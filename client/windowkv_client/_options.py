@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypedDict
 
-from windowkv_client._models import Chunk, Durability, Progress, Retention, Selection, Task
+from windowkv_client._models import Chunk, Codec, Durability, Progress, Retention, Selection, Task
 from windowkv_client._ttl import Ttl
 
 Messages = Sequence[Mapping[str, str]]  # [{"role": "user", "content": "…"}, …]
@@ -26,6 +26,7 @@ class CompressionOptions(TypedDict, total=False):
     task: Task | str
     retention: Retention | str
     min_fidelity: float  # share of the attention that a choice must capture, if it takes more than kept_ratio
+    codec: Codec | str  # how blocks are written below the device
 
 
 class CacheOptions(CompressionOptions, total=False):

@@ -28,6 +28,7 @@ def read_cache(message: cache_pb2.Cache, creation: models.Creation | None = None
         retention=_enum(models.Retention, cache_pb2.Retention, compression.retention)
         or models.Retention.FULL,
         min_fidelity=compression.min_fidelity if compression.HasField("min_fidelity") else None,
+        codec=_codec(compression.codec),
         token_count=message.token_count,
         kept_token_count=message.kept_token_count,
         full_bytes=message.full_bytes,
@@ -124,6 +125,7 @@ def read_model(message: model_pb2.Model) -> models.Model:
         dtype=message.dtype,
         kv_bytes_per_token=message.kv_bytes_per_token,
         methods=tuple(message.methods),
+        default_codec=_codec(message.default_codec),
     )
 
 
@@ -162,6 +164,11 @@ def _tier_status(tier: models.Tier, message: model_pb2.TierStatus) -> models.Tie
 def _logprob(message: generation_pb2.TokenLogprob) -> models.TokenLogprob:
     top = tuple((each.token_id, each.logprob) for each in message.top)
     return models.TokenLogprob(message.token_id, message.logprob, top)
+
+
+def _codec(number: int) -> models.Codec:
+    """A service that does not say has only one."""
+    return _enum(models.Codec, types_pb2.Codec, number) or models.Codec.EXACT
 
 
 def _tier(number: int) -> models.Tier | None:

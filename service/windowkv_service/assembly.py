@@ -16,6 +16,7 @@ from windowkv_service.cache.tiers.host import HostTier
 from windowkv_service.cache.tiers.redis import RedisTier
 from windowkv_service.cache.transfers import Transfers
 from windowkv_service.config import Settings
+from windowkv_service.domain.codec import Codec
 from windowkv_service.domain.results import ModelInfo
 from windowkv_service.engine.device import DeviceTier
 from windowkv_service.engine.engine import Engine
@@ -87,7 +88,7 @@ def build_resources(
     methods = selectors(profile)
     resources = Resources(
         model=model,
-        info=_info(model, tuple(methods)),
+        info=_info(model, tuple(methods), Codec(settings.codec)),
         runner=Runner(model.module, model.layout, arenas, model.device),
         copies=copies,
         device=DeviceTier(arenas, pools, clock, is_poisoned=settings.poison_blocks),
@@ -113,7 +114,7 @@ def _profile(model: LoadedModel) -> QuestionProfile | None:
     return load_profile(model.directory, model.layout)
 
 
-def _info(model: LoadedModel, methods: tuple[str, ...]) -> ModelInfo:
+def _info(model: LoadedModel, methods: tuple[str, ...], default_codec: Codec) -> ModelInfo:
     return ModelInfo(
         name=model.name,
         digest=model.digest.hex(),
@@ -127,6 +128,7 @@ def _info(model: LoadedModel, methods: tuple[str, ...]) -> ModelInfo:
         dtype=dtype_name(model.dtype),
         kv_bytes_per_token=model.layout.bytes_per_token,
         methods=methods,
+        default_codec=default_codec,
     )
 
 

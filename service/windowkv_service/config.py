@@ -45,6 +45,9 @@ class Settings(BaseSettings):
         description="KV blocks on the device; leader keys may take a quarter of it beside them",
     )
     host_tier_bytes: int = Field(2048 * MIB, ge=1, description="KV frames in host memory")
+    codec: Literal["exact", "int8", "fp8", "int4"] = Field(
+        "exact", description="how blocks are written below the device where a cache's creation does not say"
+    )
 
     default_ttl_s: float = Field(
         3600.0, gt=0, description="how long a cache lives when its creation does not say"

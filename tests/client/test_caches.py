@@ -13,6 +13,7 @@ from windowkv_client import (
     CacheNotFound,
     CacheState,
     Client,
+    Codec,
     Progress,
     Retention,
     Task,
@@ -30,6 +31,7 @@ def test_a_new_cache_is_described(client: Client) -> None:
         kept_ratio=0.25,
         task="aggregation",
         retention=Retention.SELECTED,
+        codec="int4",
         ttl=timedelta(hours=1),
         display_name="words",
         labels={"kind": "test"},
@@ -38,6 +40,7 @@ def test_a_new_cache_is_described(client: Client) -> None:
     )
     assert cache.name.startswith("caches/") and cache.state is CacheState.READY
     assert (cache.kept_ratio, cache.task, cache.retention) == (0.25, Task.AGGREGATION, "selected")
+    assert cache.codec is Codec.INT4
     assert (cache.display_name, cache.labels, cache.alias, cache.pinned) == (
         "words",
         {"kind": "test"},

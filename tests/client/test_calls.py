@@ -104,7 +104,9 @@ def test_an_unknown_option_is_named() -> None:
         _calls.update_cache("caches/x", model="other")
 
 
-@pytest.mark.parametrize("option", [{"task": "sorting"}, {"retention": "some"}, {"durability": "paper"}])
+@pytest.mark.parametrize(
+    "option", [{"task": "sorting"}, {"retention": "some"}, {"codec": "int3"}, {"durability": "paper"}]
+)
 def test_an_unknown_choice_is_refused(option: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="is not a valid"):
         _calls.create_cache("text", **option)

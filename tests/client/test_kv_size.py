@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from tiny_models import ARCHITECTURES, save_tiny_model
 
+from windowkv_client import Codec
 from windowkv_client.cli._kv_size import FRAME_HEADER_BYTES, kv_size, read_shape
 from windowkv_service.cache.frame import HEADER_BYTES
+from windowkv_service.domain import codec as codecs
+from windowkv_service.kv.packing import Packing
 from windowkv_service.model.loader import ModelOptions, load
 
 LLAMA_3_8B = {
@@ -42,6 +45,17 @@ def test_it_agrees_with_the_service(architecture: str, tokens: int, tmp_path: Pa
     assert shape.num_groups == len(layout.groups)
     blocks = sum(HEADER_BYTES + layout.block_bytes(group) for group in layout.groups)
     assert sizes.lower_tier_bytes == 3 * ceil(tokens / 16) * blocks
+
+
+@pytest.mark.parametrize("codec", Codec)
+def test_it_agrees_with_the_service_below_the_device(codec: Codec, tmp_path: Path) -> None:
+    save_tiny_model(tmp_path, "gemma3")
+    layout = load(ModelOptions(str(tmp_path), "cpu", "float32", 16, None)).layout
+    packing = Packing(codecs.Codec(codec))
+    sizes = [packing.size_bytes(layout.block_shape(group), layout.itemsize) for group in layout.groups]
+    shape = read_shape(tmp_path)
+    size = kv_size(shape, tokens=300, batch=1, kept_ratio=0.25, window_size=16, codec=codec)
+    assert size.lower_tier_bytes == 19 * (sum(sizes) + HEADER_BYTES * len(sizes))
 
 
 def test_a_frames_header_is_as_long_as_the_cache_writes_it() -> None:

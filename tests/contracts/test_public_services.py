@@ -13,6 +13,7 @@ import windowkv_client
 from windowkv_client import (
     CacheNotFound,
     Client,
+    Codec,
     FinishReason,
     Progress,
     RetryPolicy,
@@ -81,6 +82,14 @@ def test_the_same_prompt_is_the_same_cache_and_a_hit(client: Client) -> None:
     assert first.creation is not None and not first.creation.is_hit
     assert again.creation is not None and again.creation.is_hit
     assert again.creation.reused_tokens == first.token_count
+
+
+def test_another_codec_is_another_cache(client: Client) -> None:
+    default = client.models.get().default_codec
+    caches = {codec: client.caches.create(DOCUMENT, codec=codec) for codec in Codec}
+    assert [cache.codec for cache in caches.values()] == list(Codec)
+    assert len({cache.name for cache in caches.values()}) == len(Codec)
+    assert client.caches.create(DOCUMENT).name == caches[default].name
 
 
 def test_pages_join_to_the_whole_list_newest_first(client: Client) -> None:

@@ -13,6 +13,7 @@ from tiers_under_test import TIERS, TIERS_BELOW, TierBelow, TierUnderTest
 from windowkv_service.cache.events import Lookup
 from windowkv_service.cache.frame import HEADER_BYTES, Frame, FrameKind
 from windowkv_service.cache.tiers.base import MAX_FRAME_BYTES, Miss
+from windowkv_service.domain.codec import Codec
 from windowkv_service.domain.results import MissReason, TierHealth
 
 ABSENT = Miss(MissReason.NOT_CACHED)
@@ -63,6 +64,15 @@ def test_what_was_put_is_what_is_got(under_test: TierUnderTest) -> None:
 
 def test_dtype_and_shape_travel_with_the_bytes(below: TierBelow) -> None:
     frame = Frame(FrameKind.BLOCK, address(1), "bfloat16", (2, 2, 3, 1, 4), memoryview(bytes(range(96))))
+    assert below.tier.put([frame], 60.0) == [True]
+    assert get(below, 1) == frame
+
+
+@pytest.mark.parametrize("codec", Codec)
+def test_the_codec_travels_with_the_bytes(below: TierBelow, codec: Codec) -> None:
+    size = codec.code_bytes(2 * 2 * 3 * 1 * 4, 2) + (0 if codec.is_exact else 20)
+    payload = memoryview(bytes(range(size)))
+    frame = Frame(FrameKind.BLOCK, address(1), "bfloat16", (2, 2, 3, 1, 4), payload, codec)
     assert below.tier.put([frame], 60.0) == [True]
     assert get(below, 1) == frame
 

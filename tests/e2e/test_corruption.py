@@ -30,6 +30,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "as-published": {"kept_ratio": 0.4, "retention": "selected"},
     "tokens-of-each-head": {"kept_ratio": 0.4, "method": "snapkv"},
     "tokens-dropped-on-the-way": {"kept_ratio": 0.4, "method": "pyramidinfer"},
+    "quantized-below": {"kept_ratio": 0.4, "codec": "int4"},
+    "quantized-tokens-of-each-head": {"kept_ratio": 0.4, "method": "snapkv", "codec": "int8"},
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from windowkv_service.cache.block_pool import BlockPool
 from windowkv_service.cache.entry import Arena, Entry, PlacedBlock
+from windowkv_service.domain.codec import Codec
 from windowkv_service.domain.keys import Namespace
 from windowkv_service.domain.requests import Compression, Retention
 
@@ -34,10 +35,11 @@ def entry(
     ttl_s: float = 3600.0,
     retention: Retention = Retention.FULL,
     min_fidelity: float | None = None,
+    codec: Codec = Codec.EXACT,
     **more: Any,
 ) -> Entry:
     """Located, not resident. kept: the windows kept in every group, all of them where None."""
-    compression = Compression(kept_ratio=0.5, retention=retention, min_fidelity=min_fidelity)
+    compression = Compression(kept_ratio=0.5, retention=retention, min_fidelity=min_fidelity, codec=codec)
     everything = tuple(range(-(-len(token_ids) // WINDOW_SIZE)))
     windows = (everything if kept is None else tuple(kept),) * NUM_GROUPS
     made = Entry(

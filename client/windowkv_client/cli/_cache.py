@@ -11,7 +11,7 @@ from windowkv_client.cli._connection import connect, timeout
 from windowkv_client.cli._prompts import chosen, description_flags, label, read_document
 from windowkv_client.cli._terminal import Terminal, size
 
-COMPRESSION = ("kept_ratio", "min_fidelity", "method", "task", "retention", "durability", "ttl")
+COMPRESSION = ("kept_ratio", "min_fidelity", "method", "task", "retention", "codec", "durability", "ttl")
 DESCRIPTION = ("display_name", "labels", "alias", "pinned")
 
 
@@ -105,7 +105,8 @@ def _show(cache: Cache, terminal: Terminal) -> None:
         "tokens": f"{cache.token_count}, {cache.kept_token_count} kept",
         "bytes": f"{size(cache.full_bytes)} full, {size(cache.stored_bytes)} stored ({cache.stored_ratio:.3f})"
         " between questions",
-        "compression": f"{cache.method}, kept ratio {cache.kept_ratio}, {cache.task}, retains {cache.retention}",
+        "compression": f"{cache.method}, kept ratio {cache.kept_ratio}, {cache.task}, retains {cache.retention},"
+        f" {cache.codec} below the device",
         "min fidelity": "" if cache.min_fidelity is None else f"{cache.min_fidelity}",
         "tiers": ", ".join(f"{tier} {size(held)}" for tier, held in cache.bytes_by_tier.items()),
         "fidelity": f"{cache.fidelity:.3f}",

@@ -4,6 +4,8 @@
     full            = tokens × bytes per token × batch
     on the device   ≤ kept ratio × full                       everything counted: blocks, leader keys
     in a lower tier = windows × (window × bytes per token + 128 per layer group) × batch
+                      of a codec with b bits and s numbers per scale (2 at int4, else 1), for each layer of a window
+                      KV heads × (2 × window × head size × b / 8 + 2 bytes × s × (head size + 2 × window))
 
 Grouped-query attention is in "KV heads", layers that read another layer's KV are in "layers that own KV". A layer
 with a sliding window needs no more than its window on the device, yet its whole KV is counted as full.
@@ -18,8 +20,12 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from windowkv_client._models import Codec
+
 FRAME_HEADER_BYTES = 128  # before each block in a lower tier
 DTYPE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1, "int8": 1}
+CODE_BITS = {Codec.INT8: 8, Codec.FP8: 8, Codec.INT4: 4}
+SCALE_BYTES = 2
 FULL, SLIDING = "full_attention", "sliding_attention"
 GROUP_SIZE_LIMIT = 8
 
@@ -44,6 +50,14 @@ class KVShape:
     def bytes_per_token(self) -> int:
         return len(self.sliding_windows) * self.layer_bytes
 
+    def window_bytes(self, window_size: int, codec: Codec) -> int:
+        """K and V of a whole window in all layers, as they lie below the device."""
+        if codec is Codec.EXACT:
+            return window_size * self.bytes_per_token
+        codes = 2 * window_size * self.head_dim * CODE_BITS[codec] // 8
+        num_scales = (2 if codec is Codec.INT4 else 1) * (self.head_dim + 2 * window_size)
+        return len(self.sliding_windows) * self.num_kv_heads * (codes + SCALE_BYTES * num_scales)
+
     @property
     def num_groups(self) -> int:
         """Storage groups: a quarter of the layers each, at most 8, full and sliding layers apart."""
@@ -63,7 +77,15 @@ class KVSize:
     lower_tier_bytes: int  # with all windows retained, in host memory and in Redis each
 
 
-def kv_size(shape: KVShape, *, tokens: int, batch: int, kept_ratio: float, window_size: int) -> KVSize:
+def kv_size(
+    shape: KVShape,
+    *,
+    tokens: int,
+    batch: int,
+    kept_ratio: float,
+    window_size: int,
+    codec: Codec = Codec.EXACT,
+) -> KVSize:
     """Raises ValueError for what cannot be cached."""
     if tokens < 1 or batch < 1 or window_size < 1:
         raise ValueError("tokens, batch and window size must be at least 1")
@@ -72,7 +94,7 @@ def kv_size(shape: KVShape, *, tokens: int, batch: int, kept_ratio: float, windo
     full = tokens * shape.bytes_per_token
     seen = sum(tokens if sliding is None else min(tokens, sliding) for sliding in shape.sliding_windows)
     windows = ceil(tokens / window_size)
-    frames = windows * (window_size * shape.bytes_per_token + FRAME_HEADER_BYTES * shape.num_groups)
+    frames = windows * (shape.window_bytes(window_size, codec) + FRAME_HEADER_BYTES * shape.num_groups)
     return KVSize(
         bytes_per_token=shape.bytes_per_token,
         full_bytes=batch * full,

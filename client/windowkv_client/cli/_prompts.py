@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from windowkv_client._models import Durability, Retention, Task
+from windowkv_client._models import Codec, Durability, Retention, Task
 
 
 def compression_flags() -> argparse.ArgumentParser:
@@ -25,6 +25,7 @@ def compression_flags() -> argparse.ArgumentParser:
     group.add_argument("--method", help="how windows are chosen; see `windowkv health`")
     group.add_argument("--task", choices=list(map(str, Task)))
     group.add_argument("--retention", choices=list(map(str, Retention)), help="what becomes of the others")
+    group.add_argument("--codec", choices=list(map(str, Codec)), help="how it is written below the device")
     group.add_argument("--durability", choices=list(map(str, Durability)), help="written down to where")
     group.add_argument("--ttl", help="life of the cache: 90s, 1h30m, 7d")
     return parser

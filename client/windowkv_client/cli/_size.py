@@ -7,6 +7,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
+from windowkv_client._models import Codec
 from windowkv_client.cli._kv_size import DTYPE_BYTES, KVShape, KVSize, kv_size, read_shape
 from windowkv_client.cli._terminal import Terminal, size
 
@@ -24,6 +25,13 @@ def add(
     parser.add_argument("--batch", type=int, default=1, metavar="B", help="how many such prompts")
     parser.add_argument("--kept-ratio", type=float, default=0.12, metavar="R")
     parser.add_argument("--window-size", type=int, default=16, metavar="W")
+    parser.add_argument(
+        "--codec",
+        type=Codec,
+        choices=list(Codec),
+        default=Codec.EXACT,
+        help="how blocks are written below the device",
+    )
     parser.add_argument("--dtype", choices=list(DTYPE_BYTES), help="of the KV cache; else the model's own")
     parser.set_defaults(run=run)
 
@@ -36,6 +44,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
         batch=args.batch,
         kept_ratio=args.kept_ratio,
         window_size=args.window_size,
+        codec=args.codec,
     )
     if terminal.is_json:
         asked = {
@@ -43,6 +52,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
             "tokens": args.tokens,
             "batch": args.batch,
             "kept_ratio": args.kept_ratio,
+            "codec": args.codec,
         }
         terminal.result(asked | {"window_size": args.window_size, **asdict(shape), **asdict(sizes)})
     else:
@@ -78,7 +88,11 @@ def _tell(shape: KVShape, sizes: KVSize, args: argparse.Namespace, terminal: Ter
     rows = [
         ("device, full", "tokens × one token × batch", *_both(sizes.full_bytes)),
         ("device, compressed", f"at most {args.kept_ratio} × full", *_both(sizes.device_bytes)),
-        ("host, all windows", "whole windows, 128 B before each block", *_both(sizes.lower_tier_bytes)),
+        (
+            "host, all windows",
+            f"whole windows, {args.codec}, 128 B before each block",
+            *_both(sizes.lower_tier_bytes),
+        ),
         ("Redis, all windows", "the same", *_both(sizes.lower_tier_bytes)),
     ]
     if sizes.needed_bytes != sizes.full_bytes:

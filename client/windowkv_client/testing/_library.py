@@ -149,6 +149,7 @@ class Library:
     def _described(self, wanted: cache_pb2.Cache, token_ids: list[int]) -> cache_pb2.Cache:
         compression = cache_pb2.Compression(method="windowkv", kept_ratio=DEFAULT_KEPT_RATIO)
         compression.task, compression.retention = cache_pb2.TASK_AUTO, cache_pb2.RETENTION_FULL
+        compression.codec = types_pb2.CODEC_EXACT
         compression.MergeFrom(wanted.compression)
         digest = hashlib.sha256(repr(token_ids).encode() + compression.SerializeToString(deterministic=True))
         kept = int(len(token_ids) * compression.kept_ratio) // WINDOW_SIZE * WINDOW_SIZE

@@ -103,6 +103,8 @@ def check_compression(compression: cache_pb2.Compression) -> None:
         check_ratio(compression.kept_ratio, "cache.compression.kept_ratio")
     if compression.HasField("min_fidelity"):
         check_fidelity(compression.min_fidelity, "cache.compression.min_fidelity")
+    if compression.codec not in types_pb2.Codec.values():
+        raise BadOption(f"no codec {compression.codec}", field="cache.compression.codec")
 
 
 def check_name(name: str, field: str) -> str:

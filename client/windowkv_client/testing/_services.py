@@ -138,6 +138,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             dtype="float32",
             kv_bytes_per_token=BYTES_PER_TOKEN,
             methods=limits.METHODS,
+            default_codec=types_pb2.CODEC_EXACT,
         )
         status = model_pb2.WorkerStatus(is_ready=True)
         status.tiers.add(tier=types_pb2.TIER_DEVICE, health=model_pb2.TIER_HEALTH_UP)

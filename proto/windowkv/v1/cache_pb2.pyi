@@ -251,7 +251,7 @@ class Cache(_message.Message):
 
     @_builtins.property
     def bytes_by_tier(self) -> _containers.RepeatedCompositeFieldContainer[Global___TierBytes]:
-        """bytes_by_tier is what each tier holds of the cache."""
+        """bytes_by_tier is what each tier holds of the cache; below the device, as its codec writes it."""
 
     def __init__(
         self,
@@ -301,6 +301,7 @@ class Compression(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
     MIN_FIDELITY_FIELD_NUMBER: _builtins.int
+    CODEC_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """method is one of Model.methods; "windowkv" when empty."""
     kept_ratio: _builtins.float
@@ -316,6 +317,10 @@ class Compression(_message.Message):
     does not do, more windows are chosen, up to all. It holds when the cache is made and for every question that does
     not say otherwise. Not for methods that keep single tokens.
     """
+    codec: _types_pb2.Codec.ValueType
+    """codec is how blocks are written below the device; Model.default_codec when unspecified. It is part of the cache's
+    name: the same prompt under two codecs is two caches, and what one has written never serves the other.
+    """
     def __init__(
         self,
         *,
@@ -324,10 +329,11 @@ class Compression(_message.Message):
         task: Global___Task.ValueType = ...,
         retention: Global___Retention.ValueType = ...,
         min_fidelity: _builtins.float | None = ...,
+        codec: _types_pb2.Codec.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio", "_min_fidelity", b"_min_fidelity", "kept_ratio", b"kept_ratio", "min_fidelity", b"min_fidelity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio", "_min_fidelity", b"_min_fidelity", "kept_ratio", b"kept_ratio", "method", b"method", "min_fidelity", b"min_fidelity", "retention", b"retention", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio", "_min_fidelity", b"_min_fidelity", "codec", b"codec", "kept_ratio", b"kept_ratio", "method", b"method", "min_fidelity", b"min_fidelity", "retention", b"retention", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__kept_ratio: _TypeAlias = _typing.Literal["kept_ratio"]  # noqa: Y015
     _WhichOneofArgType__kept_ratio: _TypeAlias = _typing.Literal["_kept_ratio", b"_kept_ratio"]  # noqa: Y015

@@ -487,7 +487,7 @@ class Usage(_message.Message):
     blocks_fetched: _builtins.int
     """blocks_fetched is how many blocks came from below the device."""
     bytes_fetched: _builtins.int
-    """bytes_fetched is their size."""
+    """bytes_fetched is their size as it lies there, in the cache's codec."""
     device_bytes: _builtins.int
     """device_bytes is the most that the device held of the cached prompt for this answer at any time: the blocks of the
     cache and those that the answer read, each counted once, and the leader keys.

@@ -26,37 +26,37 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from windowkv.v1 import types_pb2 as windowkv_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17windowkv/v1/model.proto\x12\x0bwindowkv.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17windowkv/v1/types.proto\"\xf0\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x12\n\nvocab_size\x18\x04 \x01(\x05\x12\x12\n\nmax_tokens\x18\x05 \x01(\x05\x12\x12\n\nnum_layers\x18\x06 \x01(\x05\x12\x14\n\x0cnum_kv_heads\x18\x07 \x01(\x05\x12\x10\n\x08head_dim\x18\x08 \x01(\x05\x12\x13\n\x0bwindow_size\x18\t \x01(\x05\x12\r\n\x05\x64type\x18\n \x01(\t\x12\x1a\n\x12kv_bytes_per_token\x18\x0b \x01(\x03\x12\x0f\n\x07methods\x18\x0c \x03(\t\"\xbd\x01\n\x0cWorkerStatus\x12\x10\n\x08is_ready\x18\x01 \x01(\x08\x12\x13\n\x0bis_draining\x18\x02 \x01(\x08\x12\x30\n\rheartbeat_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rrunning_count\x18\x04 \x01(\x05\x12\x15\n\rwaiting_count\x18\x05 \x01(\x05\x12&\n\x05tiers\x18\x06 \x03(\x0b\x32\x17.windowkv.v1.TierStatus\"\x82\x01\n\nTierStatus\x12\x1f\n\x04tier\x18\x01 \x01(\x0e\x32\x11.windowkv.v1.Tier\x12\'\n\x06health\x18\x02 \x01(\x0e\x32\x17.windowkv.v1.TierHealth\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x03 \x01(\x03\x12\x12\n\nused_bytes\x18\x04 \x01(\x03\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"`\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.windowkv.v1.Model\x12)\n\x06status\x18\x02 \x01(\x0b\x32\x19.windowkv.v1.WorkerStatus\"F\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x05input\x18\x02 \x01(\x0b\x32\x12.windowkv.v1.Input\"*\n\x13\x43ountTokensResponse\x12\x13\n\x0btoken_count\x18\x01 \x01(\x05\"{\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x05input\x18\x02 \x01(\x0b\x32\x12.windowkv.v1.Input\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x15\n\x13_add_special_tokens\"%\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"5\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t*k\n\nTierHealth\x12\x1b\n\x17TIER_HEALTH_UNSPECIFIED\x10\x00\x12\x12\n\x0eTIER_HEALTH_UP\x10\x01\x12\x14\n\x10TIER_HEALTH_DOWN\x10\x02\x12\x16\n\x12TIER_HEALTH_ABSENT\x10\x03\x32\xc1\x02\n\x0cModelService\x12G\n\x08GetModel\x12\x1c.windowkv.v1.GetModelRequest\x1a\x1d.windowkv.v1.GetModelResponse\x12P\n\x0b\x43ountTokens\x12\x1f.windowkv.v1.CountTokensRequest\x1a .windowkv.v1.CountTokensResponse\x12G\n\x08Tokenize\x12\x1c.windowkv.v1.TokenizeRequest\x1a\x1d.windowkv.v1.TokenizeResponse\x12M\n\nDetokenize\x12\x1e.windowkv.v1.DetokenizeRequest\x1a\x1f.windowkv.v1.DetokenizeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17windowkv/v1/model.proto\x12\x0bwindowkv.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17windowkv/v1/types.proto\"\x9b\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x12\n\nvocab_size\x18\x04 \x01(\x05\x12\x12\n\nmax_tokens\x18\x05 \x01(\x05\x12\x12\n\nnum_layers\x18\x06 \x01(\x05\x12\x14\n\x0cnum_kv_heads\x18\x07 \x01(\x05\x12\x10\n\x08head_dim\x18\x08 \x01(\x05\x12\x13\n\x0bwindow_size\x18\t \x01(\x05\x12\r\n\x05\x64type\x18\n \x01(\t\x12\x1a\n\x12kv_bytes_per_token\x18\x0b \x01(\x03\x12\x0f\n\x07methods\x18\x0c \x03(\t\x12)\n\rdefault_codec\x18\r \x01(\x0e\x32\x12.windowkv.v1.Codec\"\xbd\x01\n\x0cWorkerStatus\x12\x10\n\x08is_ready\x18\x01 \x01(\x08\x12\x13\n\x0bis_draining\x18\x02 \x01(\x08\x12\x30\n\rheartbeat_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rrunning_count\x18\x04 \x01(\x05\x12\x15\n\rwaiting_count\x18\x05 \x01(\x05\x12&\n\x05tiers\x18\x06 \x03(\x0b\x32\x17.windowkv.v1.TierStatus\"\x82\x01\n\nTierStatus\x12\x1f\n\x04tier\x18\x01 \x01(\x0e\x32\x11.windowkv.v1.Tier\x12\'\n\x06health\x18\x02 \x01(\x0e\x32\x17.windowkv.v1.TierHealth\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x03 \x01(\x03\x12\x12\n\nused_bytes\x18\x04 \x01(\x03\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"`\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.windowkv.v1.Model\x12)\n\x06status\x18\x02 \x01(\x0b\x32\x19.windowkv.v1.WorkerStatus\"F\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x05input\x18\x02 \x01(\x0b\x32\x12.windowkv.v1.Input\"*\n\x13\x43ountTokensResponse\x12\x13\n\x0btoken_count\x18\x01 \x01(\x05\"{\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12!\n\x05input\x18\x02 \x01(\x0b\x32\x12.windowkv.v1.Input\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x15\n\x13_add_special_tokens\"%\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"5\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t*k\n\nTierHealth\x12\x1b\n\x17TIER_HEALTH_UNSPECIFIED\x10\x00\x12\x12\n\x0eTIER_HEALTH_UP\x10\x01\x12\x14\n\x10TIER_HEALTH_DOWN\x10\x02\x12\x16\n\x12TIER_HEALTH_ABSENT\x10\x03\x32\xc1\x02\n\x0cModelService\x12G\n\x08GetModel\x12\x1c.windowkv.v1.GetModelRequest\x1a\x1d.windowkv.v1.GetModelResponse\x12P\n\x0b\x43ountTokens\x12\x1f.windowkv.v1.CountTokensRequest\x1a .windowkv.v1.CountTokensResponse\x12G\n\x08Tokenize\x12\x1c.windowkv.v1.TokenizeRequest\x1a\x1d.windowkv.v1.TokenizeResponse\x12M\n\nDetokenize\x12\x1e.windowkv.v1.DetokenizeRequest\x1a\x1f.windowkv.v1.DetokenizeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'windowkv.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TIERHEALTH']._serialized_start=1168
-  _globals['_TIERHEALTH']._serialized_end=1275
+  _globals['_TIERHEALTH']._serialized_start=1211
+  _globals['_TIERHEALTH']._serialized_end=1318
   _globals['_MODEL']._serialized_start=98
-  _globals['_MODEL']._serialized_end=338
-  _globals['_WORKERSTATUS']._serialized_start=341
-  _globals['_WORKERSTATUS']._serialized_end=530
-  _globals['_TIERSTATUS']._serialized_start=533
-  _globals['_TIERSTATUS']._serialized_end=663
-  _globals['_GETMODELREQUEST']._serialized_start=665
-  _globals['_GETMODELREQUEST']._serialized_end=697
-  _globals['_GETMODELRESPONSE']._serialized_start=699
-  _globals['_GETMODELRESPONSE']._serialized_end=795
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=797
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=867
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=869
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=911
-  _globals['_TOKENIZEREQUEST']._serialized_start=913
-  _globals['_TOKENIZEREQUEST']._serialized_end=1036
-  _globals['_TOKENIZERESPONSE']._serialized_start=1038
-  _globals['_TOKENIZERESPONSE']._serialized_end=1075
-  _globals['_DETOKENIZEREQUEST']._serialized_start=1077
-  _globals['_DETOKENIZEREQUEST']._serialized_end=1130
-  _globals['_DETOKENIZERESPONSE']._serialized_start=1132
-  _globals['_DETOKENIZERESPONSE']._serialized_end=1166
-  _globals['_MODELSERVICE']._serialized_start=1278
-  _globals['_MODELSERVICE']._serialized_end=1599
+  _globals['_MODEL']._serialized_end=381
+  _globals['_WORKERSTATUS']._serialized_start=384
+  _globals['_WORKERSTATUS']._serialized_end=573
+  _globals['_TIERSTATUS']._serialized_start=576
+  _globals['_TIERSTATUS']._serialized_end=706
+  _globals['_GETMODELREQUEST']._serialized_start=708
+  _globals['_GETMODELREQUEST']._serialized_end=740
+  _globals['_GETMODELRESPONSE']._serialized_start=742
+  _globals['_GETMODELRESPONSE']._serialized_end=838
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=840
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=910
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=912
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=954
+  _globals['_TOKENIZEREQUEST']._serialized_start=956
+  _globals['_TOKENIZEREQUEST']._serialized_end=1079
+  _globals['_TOKENIZERESPONSE']._serialized_start=1081
+  _globals['_TOKENIZERESPONSE']._serialized_end=1118
+  _globals['_DETOKENIZEREQUEST']._serialized_start=1120
+  _globals['_DETOKENIZEREQUEST']._serialized_end=1173
+  _globals['_DETOKENIZERESPONSE']._serialized_start=1175
+  _globals['_DETOKENIZERESPONSE']._serialized_end=1209
+  _globals['_MODELSERVICE']._serialized_start=1321
+  _globals['_MODELSERVICE']._serialized_end=1642
 # @@protoc_insertion_point(module_scope)

@@ -67,6 +67,7 @@ class Model(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     KV_BYTES_PER_TOKEN_FIELD_NUMBER: _builtins.int
     METHODS_FIELD_NUMBER: _builtins.int
+    DEFAULT_CODEC_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """name is what requests call it."""
     digest: _builtins.str
@@ -89,6 +90,8 @@ class Model(_message.Message):
     """dtype is the KV cache's, such as "bfloat16"."""
     kv_bytes_per_token: _builtins.int
     """kv_bytes_per_token is the size of the uncompressed KV cache of one token."""
+    default_codec: _types_pb2.Codec.ValueType
+    """default_codec is how a cache's blocks are written below the device where its creation does not say."""
     @_builtins.property
     def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """methods are the compression methods that the worker has."""
@@ -108,10 +111,11 @@ class Model(_message.Message):
         dtype: _builtins.str = ...,
         kv_bytes_per_token: _builtins.int = ...,
         methods: _abc.Iterable[_builtins.str] | None = ...,
+        default_codec: _types_pb2.Codec.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "digest", b"digest", "dtype", b"dtype", "head_dim", b"head_dim", "kv_bytes_per_token", b"kv_bytes_per_token", "max_tokens", b"max_tokens", "methods", b"methods", "name", b"name", "num_kv_heads", b"num_kv_heads", "num_layers", b"num_layers", "vocab_size", b"vocab_size", "window_size", b"window_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "default_codec", b"default_codec", "digest", b"digest", "dtype", b"dtype", "head_dim", b"head_dim", "kv_bytes_per_token", b"kv_bytes_per_token", "max_tokens", b"max_tokens", "methods", b"methods", "name", b"name", "num_kv_heads", b"num_kv_heads", "num_layers", b"num_layers", "vocab_size", b"vocab_size", "window_size", b"window_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -47,6 +47,49 @@ TIER_REDIS: Tier.ValueType  # 3
 """TIER_REDIS is the tier that all workers share."""
 Global___Tier: _TypeAlias = Tier  # noqa: Y015
 
+class _Codec:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CodecEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Codec.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CODEC_UNSPECIFIED: _Codec.ValueType  # 0
+    """CODEC_UNSPECIFIED is the service's default."""
+    CODEC_EXACT: _Codec.ValueType  # 1
+    """CODEC_EXACT writes what the model computed."""
+    CODEC_INT8: _Codec.ValueType  # 2
+    """CODEC_INT8 writes 8 bits per number: evenly spaced, with a scale per channel of the keys and per token and half
+    head of the values. A number is off by at most 1/252 of its group's largest.
+    """
+    CODEC_FP8: _Codec.ValueType  # 3
+    """CODEC_FP8 writes 8 bits per number, e4m3 floats with the same scales. A number is off by at most 1/16 of itself."""
+    CODEC_INT4: _Codec.ValueType  # 4
+    """CODEC_INT4 writes 4 bits per number, evenly spaced between its group's least and largest. A number is off by at
+    most about 1/30 of their distance.
+    """
+
+class Codec(_Codec, metaclass=_CodecEnumTypeWrapper):
+    """Codec is how the numbers of a KV cache are written below the device. With all but the exact one an answer reads
+    numbers that differ a little from those that the model computed, always the same ones, whether or not the cache has
+    been away from the device. The bounds here hold before rounding to the model's dtype.
+    """
+
+CODEC_UNSPECIFIED: Codec.ValueType  # 0
+"""CODEC_UNSPECIFIED is the service's default."""
+CODEC_EXACT: Codec.ValueType  # 1
+"""CODEC_EXACT writes what the model computed."""
+CODEC_INT8: Codec.ValueType  # 2
+"""CODEC_INT8 writes 8 bits per number: evenly spaced, with a scale per channel of the keys and per token and half
+head of the values. A number is off by at most 1/252 of its group's largest.
+"""
+CODEC_FP8: Codec.ValueType  # 3
+"""CODEC_FP8 writes 8 bits per number, e4m3 floats with the same scales. A number is off by at most 1/16 of itself."""
+CODEC_INT4: Codec.ValueType  # 4
+"""CODEC_INT4 writes 4 bits per number, evenly spaced between its group's least and largest. A number is off by at
+most about 1/30 of their distance.
+"""
+Global___Codec: _TypeAlias = Codec  # noqa: Y015
+
 class _ErrorReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015

@@ -116,14 +116,15 @@ class Entry:
     def locate(self, namespace: Namespace, digests: Sequence[bytes] | None = None) -> None:
         """Compute the addresses; digests are the prompt's chain digests where they are at hand."""
         digests = digests or chain_digests(self.token_ids, self.window_size)
+        codec = self.compression.codec
         self.manifest_address = namespace.manifest(self.cache_id)
         self.block_addresses = tuple(
-            {window: namespace.block(digests[window], group) for window in row}
+            {window: namespace.block(digests[window], group, codec) for window in row}
             for group, row in enumerate(self.retained)
         )
         choice = digest_of(self.tokens, self.compression.method)
         self.strip_addresses = tuple(
-            namespace.strips(digests[-1], choice, group, number)
+            namespace.strips(digests[-1], choice, group, number, codec)
             for group in sorted(self.tokens)
             for number in self.windows[group]
         )

@@ -7,7 +7,10 @@ as a flipped bit.
 
 Header, 128 bytes, little endian:
     magic 4 | format version 2 | kind 1 | dimensions 1 | dtype 16 | address 32 | payload bytes 8 | shape 8 × 4
-    | reserved 16, zero | checksum 16
+    | codec 12, zero where exact | scale bytes 4 | checksum 16
+
+dtype and shape are of the array that the payload stands for. Of another codec than the exact one the payload is codes,
+then scales: scale bytes says how many bytes those are.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from math import prod
 
 from xxhash import xxh3_128
 
+from windowkv_service.domain.codec import Codec
 from windowkv_service.domain.keys import Address
 
 Bytes = bytes | bytearray | memoryview
@@ -27,10 +31,9 @@ Bytes = bytes | bytearray | memoryview
 MAGIC = b"WKVF"
 FORMAT_VERSION = 1
 MAX_DIMENSIONS = 8
-_FACTS = struct.Struct(f"<4sHBB16s32sQ{MAX_DIMENSIONS}I16s")  # everything but the checksum
+_FACTS = struct.Struct(f"<4sHBB16s32sQ{MAX_DIMENSIONS}I12sI")  # everything but the checksum
 _CHECKSUM_BYTES = 16
 HEADER_BYTES = _FACTS.size + _CHECKSUM_BYTES
-_RESERVED = bytes(16)
 
 DTYPE_BYTES = {
     "uint8": 1,
@@ -71,8 +74,9 @@ def _at_once() -> None:
 
 @dataclass(frozen=True)
 class Frame:
-    """payload is the raw bytes of a contiguous array of dtype and shape; it must not change while a tier
-    reads it. landed waits, in any thread, until the bytes are there: a copy from the device may be under way.
+    """payload is the raw bytes of a contiguous array of dtype and shape as codec writes them; it must not change
+    while a tier reads it. landed waits, in any thread, until the bytes are there: a copy from the device may be under
+    way.
 
     room, where there is one, is memory of the frame's own with the payload at its end and HEADER_BYTES free before it:
     host memory keeps it as it is.
@@ -83,6 +87,7 @@ class Frame:
     dtype: str
     shape: tuple[int, ...]
     payload: memoryview
+    codec: Codec = Codec.EXACT
     room: memoryview | None = field(default=None, compare=False, repr=False)
     landed: Callable[[], None] = field(default=_at_once, compare=False, repr=False)
 
@@ -93,11 +98,12 @@ class Frame:
         address: Address,
         dtype: str,
         shape: tuple[int, ...],
+        codec: Codec,
         room: memoryview,
         landed: Callable[[], None],
     ) -> Frame:
         """room: HEADER_BYTES and the payload. It is the frame's from now on, and never written to again."""
-        return cls(kind, address, dtype, shape, room[HEADER_BYTES:], room, landed)
+        return cls(kind, address, dtype, shape, room[HEADER_BYTES:], codec, room, landed)
 
     @classmethod
     def of(cls, kind: FrameKind, address: Address, payload: Bytes) -> Frame:
@@ -116,8 +122,10 @@ def pack(frame: Frame) -> list[memoryview]:
     payload = frame.payload.cast("B")
     if len(frame.address) != 32 or len(frame.shape) > MAX_DIMENSIONS:
         raise ValueError(f"not a frame: {len(frame.address)} bytes of address, shape {frame.shape}")
-    if prod(frame.shape) * DTYPE_BYTES[frame.dtype] != payload.nbytes:
-        raise ValueError(f"{payload.nbytes} bytes are no {frame.dtype} of shape {frame.shape}")
+    scale_bytes = _scale_bytes(frame.codec, frame.dtype, frame.shape, payload.nbytes)
+    if scale_bytes is None:
+        what = f"{frame.codec.value} of {frame.dtype} of shape {frame.shape}"
+        raise ValueError(f"{payload.nbytes} bytes are no {what}")
     shape = frame.shape + (0,) * (MAX_DIMENSIONS - len(frame.shape))
     dtype = frame.dtype.encode("ascii")
     facts = _FACTS.pack(
@@ -129,7 +137,8 @@ def pack(frame: Frame) -> list[memoryview]:
         frame.address,
         len(payload),
         *shape,
-        _RESERVED,
+        frame.codec.tag,
+        scale_bytes,
     )
     return [memoryview(facts + _checksum(facts, payload)), payload]
 
@@ -156,18 +165,36 @@ def unpack(raw: Bytes, *, address: Address, kind: FrameKind, max_bytes: int) -> 
         raise FrameCorrupt("bytes of another address")
     if kind_number != kind:
         raise FrameCorrupt("another kind")
-    name, shape = _array_facts(dtype, ndim, rest[:MAX_DIMENSIONS], size)
-    return Frame(kind, address, name, shape, payload)
+    shape, (tag, scale_bytes) = tuple(rest[: min(ndim, MAX_DIMENSIONS)]), rest[MAX_DIMENSIONS:]
+    frame = Frame(kind, address, _text(dtype), shape, payload, _codec(tag))
+    _check_array(frame, ndim, scale_bytes)
+    return frame
 
 
-def _array_facts(dtype: bytes, ndim: int, shape: list[int], size: int) -> tuple[str, tuple[int, ...]]:
-    """Checked last: a writer of another version may hold a valid checksum over facts that we cannot use."""
-    name = dtype.rstrip(b"\0").decode("ascii", "replace")
-    if name not in DTYPE_BYTES or ndim > MAX_DIMENSIONS:
+def _check_array(frame: Frame, ndim: int, scale_bytes: int) -> None:
+    """Last: a writer of another version may hold a valid checksum over facts that we cannot use."""
+    if frame.dtype not in DTYPE_BYTES or ndim > MAX_DIMENSIONS:
         raise FrameCorrupt("unknown dtype or shape")
-    if prod(shape[:ndim]) * DTYPE_BYTES[name] != size:
+    if scale_bytes != _scale_bytes(frame.codec, frame.dtype, frame.shape, frame.payload.nbytes):
         raise FrameCorrupt("shape does not fit the payload")
-    return name, tuple(shape[:ndim])
+
+
+def _text(padded: bytes) -> str:
+    return padded.rstrip(b"\0").decode("ascii", "replace")
+
+
+def _codec(tag: bytes) -> Codec:
+    try:
+        return Codec.of_tag(tag.rstrip(b"\0"))
+    except ValueError:
+        raise FrameCorrupt("unknown codec") from None
+
+
+def _scale_bytes(codec: Codec, dtype: str, shape: tuple[int, ...], size: int) -> int | None:
+    """What is left of the payload behind the array's codes; None where it cannot be that array. Only what is not exact
+    has scales."""
+    left = size - codec.code_bytes(prod(shape), DTYPE_BYTES[dtype])
+    return left if left == 0 or (left > 0 and not codec.is_exact) else None
 
 
 def _checksum(facts: Bytes, payload: memoryview) -> bytes:

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from windowkv.storage.v1 import manifest_pb2 as pb
 from windowkv_service.cache.entry import Entry, Windows
 from windowkv_service.cache.frame import Frame, FrameCorrupt, FrameKind
+from windowkv_service.domain.codec import Codec
 from windowkv_service.domain.kept_tokens import KeptTokens, Lanes
 from windowkv_service.domain.keys import TOKEN_ARRAY, Namespace
 from windowkv_service.domain.requests import Compression, Durability, Retention, Task
@@ -200,6 +201,7 @@ def _compression_message(compression: Compression) -> pb.Compression:
         task=compression.task.value,
         retention=compression.retention.value,
         min_fidelity=compression.min_fidelity,
+        codec=compression.codec.tag.decode("ascii"),
     )
 
 
@@ -210,4 +212,5 @@ def _compression(message: pb.Compression) -> Compression:
         Task(message.task),
         Retention(message.retention),
         message.min_fidelity if message.HasField("min_fidelity") else None,
+        Codec.of_tag(message.codec.encode("ascii", "replace")),
     )

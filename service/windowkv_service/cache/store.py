@@ -126,10 +126,11 @@ class PrefixStore:
         return self._names.holder(tenant, alias)
 
     def nearest(self, tenant: str, token_ids: Sequence[int]) -> int:
-        """Length of the longest prefix shared with a recently used entry of the tenant: where the tokens
-        diverged."""
+        """Length of the longest prefix shared with a recently used entry of the tenant that could have served: where
+        the tokens diverged."""
         mine = self._by_tenant.get(tenant, OrderedDict())
-        recent = islice(reversed(mine.values()), _NEAREST_CANDIDATES)
+        exact = (one for one in reversed(mine.values()) if one.compression.codec.is_exact)
+        recent = islice(exact, _NEAREST_CANDIDATES)
         asked = array(TOKEN_ARRAY, token_ids)
         return max((common_length(one.token_ids, asked) for one in recent), default=0)
 

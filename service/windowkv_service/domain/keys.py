@@ -1,8 +1,8 @@
 """Content addresses: how prompts, blocks and caches are named.
 
 A block's address is an HMAC-SHA-256 under the tenant's secret over everything that determines its bytes: the
-namespace, the chained digest of all tokens up to and including its window, and its layer group. Full width, never
-truncated, and only ever computed here, by the server.
+namespace, the chained digest of all tokens up to and including its window, its layer group, and the codec unless that
+is the exact one. Full width, never truncated, and only ever computed here, by the server.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from windowkv_service.domain.codec import Codec
 from windowkv_service.domain.requests import Compression
 
 Address = bytes  # 32 bytes
@@ -44,13 +45,15 @@ class Namespace:
     digest: bytes
     secret: bytes
 
-    def block(self, chain_digest: bytes, group: int) -> Address:
-        return self._address(b"block", chain_digest, group.to_bytes(4, "little"))
+    def block(self, chain_digest: bytes, group: int, codec: Codec = Codec.EXACT) -> Address:
+        return self._address(b"block", chain_digest, group.to_bytes(4, "little"), *_tags(codec))
 
-    def strips(self, chain_digest: bytes, choice_digest: bytes, group: int, number: int) -> Address:
+    def strips(
+        self, chain_digest: bytes, choice_digest: bytes, group: int, number: int, codec: Codec = Codec.EXACT
+    ) -> Address:
         """The number-th block of the tokens that a group keeps of a whole prompt; choice_digest says which they are."""
         place = group.to_bytes(4, "little") + number.to_bytes(4, "little")
-        return self._address(b"strips", chain_digest, choice_digest, place)
+        return self._address(b"strips", chain_digest, choice_digest, place, *_tags(codec))
 
     def index(self, chain_digest: bytes, profile_digest: bytes, leader: int, piece: int) -> Address:
         """Leader keys of a whole prompt, cut into pieces; profile_digest says which leaders and which codec."""
@@ -75,6 +78,8 @@ class Namespace:
         how = f"{compression.method}|{compression.kept_ratio!r}|{compression.task.value}|{compression.retention.value}"
         if compression.min_fidelity is not None:
             how += f"|{compression.min_fidelity!r}"
+        if not compression.codec.is_exact:
+            how += f"|{compression.codec.value}"
         return self._address(b"cache", how.encode(), hashlib.sha256(token_bytes(token_ids)).digest()).hex()[
             :40
         ]
@@ -82,3 +87,8 @@ class Namespace:
     def _address(self, kind: bytes, *parts: bytes) -> Address:
         message = self.digest + b"".join(len(part).to_bytes(4, "little") + part for part in (kind, *parts))
         return hmac.new(self.secret, message, hashlib.sha256).digest()
+
+
+def _tags(codec: Codec) -> tuple[bytes, ...]:
+    """Nothing for what is exact: it is found where it was before there were codecs."""
+    return (codec.tag,) if codec.tag else ()

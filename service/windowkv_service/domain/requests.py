@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from windowkv_service.domain.codec import Codec
 from windowkv_service.errors import BadBudget, BadOption, BadSampling
 
 Labels = Mapping[str, str]
@@ -56,6 +57,7 @@ class Compression:
     while one is answered; everything stored counts: blocks, observation window, leader keys.
     min_fidelity is the share of the leaders' attention that a choice must capture, in (0, 1], at prefill and at a
     question that does not say otherwise: where kept_ratio does not do, more is kept. None: what kept_ratio captures.
+    codec is how blocks lie below the device; what comes up again is what every answer reads, from the first one on.
     """
 
     method: str = "windowkv"
@@ -63,6 +65,7 @@ class Compression:
     task: Task = Task.AUTO
     retention: Retention = Retention.FULL
     min_fidelity: float | None = None
+    codec: Codec = Codec.EXACT
 
     def __post_init__(self) -> None:
         _check_fidelity(self.min_fidelity, "compression.min_fidelity")

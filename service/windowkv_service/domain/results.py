@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from windowkv_service.domain.codec import Codec
 from windowkv_service.domain.requests import Compression, Durability
 
 
@@ -159,6 +160,7 @@ class ModelInfo:
     dtype: str
     kv_bytes_per_token: int
     methods: tuple[str, ...]
+    default_codec: Codec = Codec.EXACT  # of a cache whose creation does not say
 
 
 class TierHealth(Enum):

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from windowkv_service.cache.entry import PlacedBlock
 from windowkv_service.cache.frame import Frame, FrameKind
@@ -19,6 +20,7 @@ from windowkv_service.engine.task import Walk
 from windowkv_service.kv.buffers import Staging
 from windowkv_service.kv.copies import Copies
 from windowkv_service.kv.layout import KVGroup
+from windowkv_service.kv.packing import Arrival
 
 MEASURED_BYTES = 1 << 20  # the time of smaller loads says more of waiting than of bytes
 Place = tuple[KVGroup, int]  # a group and the place of a window in its list
@@ -133,15 +135,15 @@ class Claim:
         coming = [
             place
             for place, frame in frames.items()
-            if not self._share(place) and self._device.fits(place[0], frame)
+            if not self._share(place) and self._device.fits(place[0], self.prompt.packing(place[0]), frame)
         ]
         spare = {arena: iter(block_ids) for arena, block_ids in taken.items()}
         block_ids = [next(spare[self._device.arenas.arena_of(group)]) for group, _ in coming]
-        targets = [
-            self._device.arenas.of(group)[block_id]
-            for (group, _), block_id in zip(coming, block_ids, strict=True)
-        ]
+        arrivals = self._arrivals([group for group, _ in coming], block_ids)
+        targets = [target for arrival in arrivals for target in arrival.targets]
         yield from landed(copies.into([frames[place].payload for place in coming], targets))
+        for arrival in arrivals:
+            arrival.unpack()
         used: dict[int, set[int]] = {arena: set() for arena in taken}
         for (group, number), block_id in zip(coming, block_ids, strict=True):
             if not self._share((group, number)):
@@ -151,6 +153,14 @@ class Claim:
         for arena, gone in used.items():
             taken[arena] = [block_id for block_id in taken[arena] if block_id not in gone]
 
+    def _arrivals(self, groups: Sequence[KVGroup], block_ids: Sequence[int]) -> list[Arrival]:
+        """Of blocks in this order, those of a group together."""
+        ids = iter(block_ids)
+        return [
+            self.prompt.packing(group).arrive(self._device.arenas.of(group), [next(ids) for _ in each])
+            for group, each in groupby(groups)
+        ]
+
     def _share(self, place: Place) -> bool:
         """Whether the device has the block by now; if so, take part in it."""
         group, number = place
@@ -158,7 +168,7 @@ class Claim:
         return shared is not None
 
     def fill_staged(self, staging: Staging, taken: dict[int, list[int]]) -> None:
-        """Copy all that is missing from a prefilled prompt, one gather per group."""
+        """Copy all that is missing from a prefilled prompt, one gather per group, as it would come up from below."""
         for group in self.prompt.layout.groups:
             numbers = [number for other, number in self.missing() if other is group]
             if not numbers:
@@ -166,7 +176,9 @@ class Claim:
             spare = taken[self._device.arenas.arena_of(group)]
             block_ids = [spare.pop() for _ in numbers]
             windows = [self.windows[group.index][number] for number in numbers]
-            self.prompt.gather(staging, group, windows, self._device.arenas.of(group), block_ids)
+            arena = self._device.arenas.of(group)
+            self.prompt.gather(staging, group, windows, arena, block_ids)
+            self.prompt.packing(group).round(arena, block_ids)
             for number, block_id in zip(numbers, block_ids, strict=True):
                 self._device.pool(group).bind(block_id, self.address((group, number)))
                 self._ids[group.index][number] = block_id

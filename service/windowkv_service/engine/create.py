@@ -30,7 +30,8 @@ def create(resources: Resources, request: CreateRequest, on_progress: OnProgress
     """A hit when the cache exists, here or below; else a prefill. Answers once it is as durable as was asked."""
     resources.check_tokens(request.token_ids)
     _check(resources, request.compression)
-    prompt = Prompt(request.token_ids, resources.namespace(request.tenant), resources.model.layout)
+    namespace, codec = resources.namespace(request.tenant), request.compression.codec
+    prompt = Prompt(request.token_ids, namespace, resources.model.layout, codec=codec)
     cache_id = prompt.namespace.cache_id(request.token_ids, request.compression)
     submitted = time.monotonic()
     entry = yield from _known(resources, request.tenant, cache_id)

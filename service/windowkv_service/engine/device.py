@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from torch import Tensor
+
 from windowkv_service.cache.block_pool import BlockPool
 from windowkv_service.cache.entry import Arena
 from windowkv_service.cache.frame import Frame, FrameKind
@@ -12,6 +14,7 @@ from windowkv_service.domain.keys import Address
 from windowkv_service.domain.results import MissReason, Tier, TierHealth, TierStatus
 from windowkv_service.kv.buffers import Arenas
 from windowkv_service.kv.layout import KVGroup
+from windowkv_service.kv.packing import Packing
 from windowkv_service.kv.snapshot import dtype_name, read_block, write_block
 
 
@@ -52,10 +55,9 @@ class DeviceTier:
         """The block that holds address, retained; None when the device does not have it."""
         return self.pool(group).share(address)
 
-    def fits(self, group: KVGroup, frame: Frame) -> bool:
-        """Whether the bytes are a block of the group."""
-        arena = self.arenas.of(group)
-        return frame.shape == tuple(arena.shape[1:]) and frame.dtype == dtype_name(arena.dtype)
+    def fits(self, group: KVGroup, packing: Packing, frame: Frame) -> bool:
+        """Whether the bytes are a block of the group, packed like this."""
+        return _fits(self.arenas.of(group), packing, frame)
 
     def put(self, frames: Sequence[Frame], ttl_s: float) -> list[bool]:
         return [self._put(frame, ttl_s) for frame in frames]
@@ -64,7 +66,7 @@ class DeviceTier:
         arena = self.arenas.tensors.get(frame.shape[0]) if frame.shape else None
         if arena is None or ttl_s <= 0 or frame.kind is not FrameKind.BLOCK:
             return False
-        if frame.shape != tuple(arena.shape[1:]) or frame.dtype != dtype_name(arena.dtype):
+        if not _fits(arena, Packing(), frame):
             return False
         pool = self.pools[frame.shape[0]]
         if self._find(frame.address) is None:
@@ -120,3 +122,9 @@ class DeviceTier:
         capacity = sum(pool.num_blocks * sizes[arena] for arena, pool in self.pools.items())
         used = sum(pool.num_used * sizes[arena] for arena, pool in self.pools.items())
         return TierStatus(self.tier, TierHealth.UP, capacity, used)
+
+
+def _fits(arena: Tensor, packing: Packing, frame: Frame) -> bool:
+    size = packing.size_bytes(arena.shape[1:], arena.element_size())
+    facts = (frame.shape, frame.dtype, frame.codec, frame.payload.nbytes)
+    return facts == (tuple(arena.shape[1:]), dtype_name(arena.dtype), packing.codec, size)

@@ -31,7 +31,8 @@ log = get_logger(__name__)
 def prompt_of(resources: Resources, entry: Entry) -> Prompt:
     layout = resources.model.layout
     strips = Strips(layout, entry.tokens, entry.compression.method) if entry.tokens else None
-    return Prompt(entry.token_ids, resources.namespace(entry.tenant), layout, strips, entry.block_addresses)
+    namespace, codec = resources.namespace(entry.tenant), entry.compression.codec
+    return Prompt(entry.token_ids, namespace, layout, strips, codec, entry.block_addresses)
 
 
 def make_resident(resources: Resources, entry: Entry, report: FetchReport) -> Walk[None]:
@@ -228,7 +229,8 @@ def info(resources: Resources, entry: Entry) -> CacheInfo:
 
 def _bytes_by_tier(resources: Resources, entry: Entry) -> dict[Tier, int]:
     prompt = prompt_of(resources, entry)
-    below = prompt.block_bytes(entry.retained) + prompt.block_bytes(prompt.strip_blocks()) + entry.index_bytes
+    windows = prompt.whole.packed_bytes(entry.retained)
+    below = windows + prompt.packed_bytes(prompt.strip_blocks()) + entry.index_bytes
     return {
         Tier.DEVICE: entry.stored_bytes if entry.is_resident else 0,
         Tier.HOST: below if entry.on_host else 0,

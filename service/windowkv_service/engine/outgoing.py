@@ -40,14 +40,17 @@ def block_frames(
 def _send(
     resources: Resources, prompt: Prompt, group: KVGroup, windows: Sequence[int], staging: Staging
 ) -> tuple[list[Frame], Landing]:
-    shape, size = prompt.layout.block_shape(group), prompt.layout.block_bytes(group)
+    shape = prompt.layout.block_shape(group)
     blocks = staging.tensor.new_empty((len(windows), *shape))
     prompt.gather(staging, group, windows, blocks, range(len(windows)))
-    rooms = [resources.copies.take(HEADER_BYTES + size) for _ in windows]
-    landing = resources.copies.out(blocks.unbind(), [room[HEADER_BYTES:] for room in rooms])
+    packed = prompt.packing(group).pack(blocks)
+    rooms = [resources.copies.take(HEADER_BYTES + packed.shape[1]) for _ in windows]
+    landing = resources.copies.out(packed.unbind(), [room[HEADER_BYTES:] for room in rooms])
     dtype = dtype_name(resources.model.dtype)
     frames = [
-        Frame.in_room(FrameKind.BLOCK, prompt.address(group, window), dtype, shape, room, landing.wait)
+        Frame.in_room(
+            FrameKind.BLOCK, prompt.address(group, window), dtype, shape, prompt.codec, room, landing.wait
+        )
         for window, room in zip(windows, rooms, strict=True)
     ]
     return frames, landing

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 import windowkv_kernels as kernels
+from windowkv_service.domain.codec import Codec
 from windowkv_service.domain.keys import Address, Namespace, chain_digests
 from windowkv_service.kv.buffers import Staging
 from windowkv_service.kv.layout import KVGroup, KVLayout
+from windowkv_service.kv.packing import Packing
 from windowkv_service.kv.strips import Strips
 
 # Per layer group, ascending. A window is a group's block of that number; so is, where a group keeps single tokens, a
@@ -24,6 +26,7 @@ Blocks = list[list[int]]  # per layer group, aligned with the windows: ids in th
 @dataclass(frozen=True)
 class Prompt:
     """strips: the tokens that stay, where not windows do; its groups' blocks are then this choice's alone.
+    codec: how its blocks lie below the device, and so which numbers they hold.
     known: per layer group, addresses of windows that have been computed before; an answer asks at every choice.
     """
 
@@ -31,6 +34,7 @@ class Prompt:
     namespace: Namespace
     layout: KVLayout
     strips: Strips | None = None
+    codec: Codec = Codec.EXACT
     known: Sequence[Mapping[int, Address]] = field(default=(), compare=False, repr=False)
 
     @cached_property
@@ -47,11 +51,20 @@ class Prompt:
         """The same prompt in windows."""
         return self if self.strips is None else replace(self, strips=None)
 
+    @property
+    def exact(self) -> Prompt:
+        """The same prompt with the numbers that the model computed, the only ones that it computes more upon."""
+        return self if self.codec.is_exact else replace(self, codec=Codec.EXACT, known=())
+
     def address(self, group: KVGroup, window: int) -> Address:
         if self.strips is not None and group in self.strips:
-            return self.namespace.strips(self.chain[-1], self.strips.digest, group.index, window)
+            choice = self.strips.digest
+            return self.namespace.strips(self.chain[-1], choice, group.index, window, self.codec)
         known = self.known[group.index].get(window) if self.known else None
-        return known or self.namespace.block(self.chain[window], group.index)
+        return known or self.namespace.block(self.chain[window], group.index, self.codec)
+
+    def packing(self, group: KVGroup) -> Packing:
+        return Packing(self.codec, in_strips=self.strips is not None and group in self.strips)
 
     def gather(
         self,
@@ -106,3 +119,12 @@ class Prompt:
     def block_bytes(self, windows: Windows) -> int:
         """What the windows take on the device, whole blocks counted."""
         return sum(len(windows[group.index]) * self.layout.block_bytes(group) for group in self.layout.groups)
+
+    def packed_bytes(self, windows: Windows) -> int:
+        """What they take in a tier below, without the frames' headers."""
+        layout = self.layout
+        return sum(
+            len(windows[group.index])
+            * self.packing(group).size_bytes(layout.block_shape(group), layout.itemsize)
+            for group in layout.groups
+        )

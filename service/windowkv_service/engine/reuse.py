@@ -23,8 +23,9 @@ from windowkv_service.kv.layout import KVGroup
 def reuse(
     resources: Resources, prompt: Prompt, staging: Staging, keep_last: int, report: FetchReport
 ) -> Walk[int]:
-    """Fill staging with the longest prefix of whole windows that any tier holds; returns how many tokens that is.
-    The last keep_last tokens are left to be computed: selection wants to see their queries."""
+    """Fill staging with the longest prefix of whole windows that any tier holds exactly; returns how many tokens that
+    is. The last keep_last tokens are left to be computed: selection wants to see their queries."""
+    prompt = prompt.exact
     limit = max(0, prompt.num_tokens - keep_last) // prompt.layout.window_size
     likely = yield from _likely(resources, prompt, limit)
     if likely == 0 or not _is_worth_loading(resources, prompt, likely):
@@ -97,7 +98,7 @@ def _arrive(
         address: torch.empty_like(resources.device.arenas.of(group)[0])
         for group, row in zip(prompt.layout.groups, rows, strict=True)
         for address in row
-        if address in frames and resources.device.fits(group, frames[address])
+        if address in frames and resources.device.fits(group, prompt.packing(group), frames[address])
     }
     payloads = [frames[address].payload for address in blocks]
     yield from landed(resources.copies.into(payloads, list(blocks.values())))

@@ -8,9 +8,15 @@ import pytest
 from entries import NAMESPACE, entry
 
 from windowkv_service.cache.entry import Entry
+from windowkv_service.domain.codec import Codec
 from windowkv_service.domain.keys import chain_digests
-from windowkv_service.domain.requests import Retention
+from windowkv_service.domain.requests import Compression, Retention
 from windowkv_service.domain.results import Tier
+
+# What a worker that knows of no codecs makes of the same prompts.
+BLOCK_BEFORE_CODECS = "1a030fc3463eaedf26679feb4db4d0b8bee5bb57597098580ee368310794c1ff"
+STRIPS_BEFORE_CODECS = "a19be04e0b01b7ba04e1d7771c1516b168c64e00829053f32b5bfdc2b9a9e078"
+NAME_BEFORE_CODECS = "c3782a90dc6ddb52a35c2f5957a78750c234407a"
 
 
 def test_tokens_are_kept_as_an_array() -> None:
@@ -36,6 +42,27 @@ def test_addresses_are_the_namespaces() -> None:
         NAMESPACE.index(digests[-1], b"profile", leader, piece) for leader, piece in ((0, 0), (3, 0), (3, 1))
     )
     assert made.manifest_address == NAMESPACE.manifest(made.cache_id)
+
+
+def test_every_codec_has_addresses_of_its_own_and_the_exact_one_those_it_always_had() -> None:
+    digests = chain_digests(range(9), 4)
+    blocks = {NAMESPACE.block(digests[1], 3, codec) for codec in Codec}
+    strips = {NAMESPACE.strips(digests[2], b"choice", 1, 2, codec) for codec in Codec}
+    assert len(blocks | strips) == 2 * len(Codec)
+    assert NAMESPACE.block(digests[1], 3).hex() == BLOCK_BEFORE_CODECS
+    assert NAMESPACE.strips(digests[2], b"choice", 1, 2).hex() == STRIPS_BEFORE_CODECS
+
+
+def test_every_codec_gives_a_cache_its_own_name_and_the_exact_one_that_which_it_always_had() -> None:
+    names = {NAMESPACE.cache_id(range(9), Compression(codec=codec)) for codec in Codec}
+    assert len(names) == len(Codec)
+    assert NAMESPACE.cache_id(range(9), Compression()) == NAME_BEFORE_CODECS
+
+
+def test_codecs_of_one_prompt_share_its_index_and_nothing_else() -> None:
+    index = {"profile_digest": b"profile", "index_pieces": ((0, 1),)}
+    exact, other = entry(range(9), **index), entry(range(9), codec=Codec.INT8, **index)
+    assert set(exact.addresses) & set(other.addresses) == set(exact.index_addresses)
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,19 @@ from windowkv_service.cache.frame import (
     pack,
     unpack,
 )
+from windowkv_service.domain.codec import Codec
 
 ADDRESS = bytes(range(32))
 LIMIT = 1 << 20
 FRAME = Frame(FrameKind.BLOCK, ADDRESS, "float32", (2, 3), memoryview(bytes(range(24))))
 RAW = b"".join(pack(FRAME))
+WRITTEN_BEFORE_CODECS = bytes.fromhex(
+    "574b564601000102666c6f61743332000000000000000000000102030405060708090a0b0c0d0e0f10111213141516171819"
+    "1a1b1c1d1e1f1800000000000000020000000300000000000000000000000000000000000000000000000000000000000000"
+    "00000000000000000000000006a2312e8558139649f2d2774103b532000102030405060708090a0b0c0d0e0f101112131415"
+    "1617"
+)
+CODED = b"".join(pack(Frame(FrameKind.BLOCK, ADDRESS, "float32", (2, 4), memoryview(bytes(16)), Codec.INT8)))
 
 payloads = st.binary(max_size=512)
 kinds = st.sampled_from(FrameKind)
@@ -54,6 +62,49 @@ def test_dtype_and_shape_survive(dtype: str, shape: list[int]) -> None:
         size *= length
     frame = Frame(FrameKind.INDEX, ADDRESS, dtype, tuple(shape), memoryview(bytes(size)))
     assert read(b"".join(pack(frame)), kind=FrameKind.INDEX) == frame
+
+
+@pytest.mark.parametrize(
+    ("codec", "scale_bytes"), [(Codec.INT8, 12), (Codec.FP8, 12), (Codec.INT4, 24)], ids=str
+)
+def test_codec_and_scales_survive(codec: Codec, scale_bytes: int) -> None:
+    payload = memoryview(bytes(range(codec.code_bytes(2 * 4, 4) + scale_bytes)))
+    frame = Frame(FrameKind.BLOCK, ADDRESS, "float32", (2, 4), payload, codec)
+    raw = b"".join(pack(frame))
+    assert read(raw) == frame
+    assert raw[96:112] == codec.value.encode().ljust(12, b"\0") + scale_bytes.to_bytes(4, "little")
+
+
+def test_what_was_written_before_there_were_codecs_is_read_as_exact() -> None:
+    assert read(WRITTEN_BEFORE_CODECS) == FRAME
+    assert FRAME.codec is Codec.EXACT
+    assert RAW == WRITTEN_BEFORE_CODECS, "and by those who know of none"
+
+
+def test_a_codec_that_nobody_here_knows_is_refused_although_its_checksum_holds() -> None:
+    raw = bytearray(CODED)
+    raw[96:100] = b"int3"
+    with pytest.raises(FrameCorrupt, match="unknown codec"):
+        read(resealed(raw))
+
+
+@pytest.mark.parametrize(
+    "change", [(96, 112, bytes(16)), (108, 112, b"\4\0\0\0"), (64, 68, b"\1\0\0\0")], ids=str
+)
+def test_a_codec_or_scales_that_do_not_fit_the_payload_are_refused(change: tuple[int, int, bytes]) -> None:
+    begin, end, replaced = change
+    raw = bytearray(CODED)
+    assert raw[begin:end] != replaced
+    raw[begin:end] = replaced
+    with pytest.raises(FrameCorrupt, match="does not fit"):
+        read(resealed(raw))
+
+
+@pytest.mark.parametrize("codec", Codec)
+def test_codes_too_few_for_their_shape_are_not_packed(codec: Codec) -> None:
+    size = codec.code_bytes(2 * 4, 4) - 1
+    with pytest.raises(ValueError, match="are no"):
+        pack(Frame(FrameKind.BLOCK, ADDRESS, "float32", (2, 4), memoryview(bytes(size)), codec))
 
 
 def test_packing_and_unpacking_copy_no_payload() -> None:

@@ -14,10 +14,17 @@ from windowkv.storage.v1 import manifest_pb2 as pb
 from windowkv_service.cache import manifest
 from windowkv_service.cache.entry import Entry
 from windowkv_service.cache.frame import Frame, FrameCorrupt, FrameKind
+from windowkv_service.domain.codec import Codec
 from windowkv_service.domain.keys import TOKEN_ARRAY, Namespace
 from windowkv_service.domain.requests import Durability, Retention
 
 NUM_LANES = 2
+WRITTEN_BEFORE_CODECS = bytes.fromhex(
+    "0a2833303566313734333862316465333432333662633034663335363964636230323135663233366364120674656e616e741a0600"
+    "0102030405221f0a0877696e646f776b7611000000000000e03f1a046175746f220466756c6c280432060a01001201023206"
+    "0a01001201023a060a01001201023a060a010012010251000000000000f03f710000000080842e41790000000080842e4181"
+    "0100000000a0a02e41aa0106646576696365b00101"
+)
 
 LASTING = (
     *("cache_id", "tenant", "token_ids", "compression", "window_size", "windows", "retained", "create_time"),
@@ -59,6 +66,19 @@ def test_a_promised_fidelity_comes_back_and_is_part_of_the_name() -> None:
     plain, promised = entry(range(30)), entry(range(30), min_fidelity=0.9)
     assert reread(manifest.write(promised)).compression == promised.compression
     assert plain.cache_id != promised.cache_id
+
+
+@pytest.mark.parametrize("codec", Codec)
+def test_the_codec_comes_back(codec: Codec) -> None:
+    made = entry(range(30), codec=codec)
+    assert same(reread(manifest.write(made)), made)
+
+
+def test_what_was_written_before_there_were_codecs_is_read_as_exact() -> None:
+    before = entry(range(6))
+    frame = Frame.of(FrameKind.MANIFEST, before.manifest_address, WRITTEN_BEFORE_CODECS)
+    assert same(reread(frame), before)
+    assert bytes(manifest.write(before).payload) == WRITTEN_BEFORE_CODECS, "and by those who know of none"
 
 
 def test_an_entry_comes_back_as_it_was_written() -> None:
@@ -153,6 +173,9 @@ def set_windows(message: pb.Manifest, starts: list[int], lengths: list[int]) -> 
         lambda m: setattr(m.compression, "kept_ratio", float("nan")),
         lambda m: setattr(m.compression, "task", "guess"),
         lambda m: setattr(m.compression, "retention", ""),
+        lambda m: setattr(m.compression, "codec", "int3"),
+        lambda m: setattr(m.compression, "codec", "exact"),
+        lambda m: setattr(m.compression, "codec", "int8"),
         lambda m: setattr(m, "durability", "eternal"),
         lambda m: setattr(m, "expire_time", float("nan")),
         lambda m: setattr(m, "expire_time", float("inf")),

@@ -7,6 +7,7 @@ from entries import entry, place
 from store_books import Books
 
 from windowkv_service.cache.store import Presence
+from windowkv_service.domain.codec import Codec
 from windowkv_service.domain.results import Tier
 
 
@@ -129,3 +130,8 @@ def test_the_nearest_prompt_says_where_the_tokens_diverge(books: Books) -> None:
     assert books.store.nearest("tenant", [*range(20), 77]) == 20
     assert books.store.nearest("tenant", [77]) == 0
     assert books.store.nearest("stranger", [*range(20)]) == 0
+
+
+def test_what_is_not_exact_is_nobodys_nearest_prompt(books: Books) -> None:
+    books.publish(range(20), codec=Codec.INT8)
+    assert books.store.nearest("tenant", [*range(20), 77]) == 0

@@ -60,6 +60,7 @@ BAD_CACHES: list[tuple[dict[str, Any], str, str]] = [
         for ratio in (0.0, -0.1, 1.0001, math.nan, math.inf)
     ),
     ({"compression": {"task": 99}}, "BAD_OPTION", "cache.compression.task"),
+    ({"compression": {"codec": 99}}, "BAD_OPTION", "cache.compression.codec"),
     ({"compression": {"retention": 99}}, "BAD_OPTION", "cache.compression.retention"),
     ({"durability": 99}, "BAD_OPTION", "cache.durability"),
     ({"ttl": Duration(seconds=0)}, "BAD_TTL", "cache.ttl"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from served_wire import ServedWire
 
 from windowkv.v1 import cache_pb2, types_pb2
+from windowkv_service.domain.codec import Codec
 from windowkv_service.domain.requests import Compression, CreateRequest, Durability, Retention, Task
 
 DOCUMENT = types_pb2.Input(text="doc")
@@ -50,6 +52,7 @@ async def test_everything_that_may_be_set_arrives(wire: ServedWire) -> None:
             task=cache_pb2.TASK_AGGREGATION,
             retention=cache_pb2.RETENTION_SELECTED,
             min_fidelity=0.9,
+            codec=types_pb2.CODEC_INT4,
         ),
         durability=cache_pb2.DURABILITY_REDIS,
     )
@@ -57,7 +60,7 @@ async def test_everything_that_may_be_set_arrives(wire: ServedWire) -> None:
         request.request_id,
         "default",
         (BEGIN, *b"doc"),
-        compression=Compression("sink", 0.5, Task.AGGREGATION, Retention.SELECTED, 0.9),
+        compression=Compression("sink", 0.5, Task.AGGREGATION, Retention.SELECTED, 0.9, Codec.INT4),
         ttl_s=90.5,
         pinned=True,
         display_name="contract 17",
@@ -65,6 +68,13 @@ async def test_everything_that_may_be_set_arrives(wire: ServedWire) -> None:
         alias="contract-17",
         durability=Durability.REDIS,
     )
+
+
+async def test_a_codec_that_is_not_said_is_the_services(wire: ServedWire) -> None:
+    wire.engine.model = replace(wire.engine.model, default_codec=Codec.FP8)
+    assert (await created_with(wire)).compression.codec is Codec.FP8
+    exact = cache_pb2.Compression(codec=types_pb2.CODEC_EXACT)
+    assert (await created_with(wire, compression=exact)).compression.codec is Codec.EXACT
 
 
 async def test_an_expire_time_becomes_seconds_from_now(wire: ServedWire) -> None:
@@ -114,6 +124,7 @@ async def test_every_field_of_the_cache_arrives(wire: ServedWire) -> None:
             kept_ratio=0.12,
             task=cache_pb2.TASK_AUTO,
             retention=cache_pb2.RETENTION_FULL,
+            codec=types_pb2.CODEC_EXACT,
         ),
         durability=cache_pb2.DURABILITY_DEVICE,
         state=cache_pb2.CACHE_STATE_READY,

@@ -15,9 +15,10 @@ async def test_the_model_is_shown_with_all_its_facts(wire: ServedWire) -> None:
     model = (await wire.models.GetModel(model_pb2.GetModelRequest())).model
     names = {field.name for field in model_pb2.Model.DESCRIPTOR.fields}
     assert names == set(type(MODEL).__dataclass_fields__)
-    for name in names - {"methods"}:
+    for name in names - {"methods", "default_codec"}:
         assert getattr(model, name) == getattr(MODEL, name), name
     assert tuple(model.methods) == MODEL.methods
+    assert types_pb2.Codec.Name(model.default_codec) == f"CODEC_{MODEL.default_codec.name}"
 
 
 async def test_the_workers_status_is_shown(wire: ServedWire) -> None:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"windowkv/storage/v1/manifest.proto\x12\x13windowkv.storage.v1\"\xc6\x05\n\x08Manifest\x12\x10\n\x08\x63\x61\x63he_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x35\n\x0b\x63ompression\x18\x04 \x01(\x0b\x32 .windowkv.storage.v1.Compression\x12\x13\n\x0bwindow_size\x18\x05 \x01(\r\x12/\n\x07windows\x18\x06 \x03(\x0b\x32\x1e.windowkv.storage.v1.WindowSet\x12\x30\n\x08retained\x18\x07 \x03(\x0b\x32\x1e.windowkv.storage.v1.WindowSet\x12\x16\n\x0eprofile_digest\x18\x08 \x01(\x0c\x12\x33\n\x0bindex_parts\x18\t \x03(\x0b\x32\x1e.windowkv.storage.v1.IndexPart\x12\x10\n\x08\x66idelity\x18\n \x01(\x01\x12\x12\n\nfull_bytes\x18\x0b \x01(\x04\x12\x14\n\x0cstored_bytes\x18\x0c \x01(\x04\x12\x13\n\x0bindex_bytes\x18\r \x01(\x04\x12\x13\n\x0b\x63reate_time\x18\x0e \x01(\x01\x12\x13\n\x0bupdate_time\x18\x0f \x01(\x01\x12\x13\n\x0b\x65xpire_time\x18\x10 \x01(\x01\x12\x14\n\x0c\x64isplay_name\x18\x11 \x01(\t\x12\x39\n\x06labels\x18\x12 \x03(\x0b\x32).windowkv.storage.v1.Manifest.LabelsEntry\x12\r\n\x05\x61lias\x18\x13 \x01(\t\x12\x0e\n\x06pinned\x18\x14 \x01(\x08\x12\x12\n\ndurability\x18\x15 \x01(\t\x12\x10\n\x08is_named\x18\x16 \x01(\x08\x12\x34\n\x0bkept_tokens\x18\x17 \x03(\x0b\x32\x1f.windowkv.storage.v1.KeptTokens\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"~\n\x0b\x43ompression\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x12\n\nkept_ratio\x18\x02 \x01(\x01\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x11\n\tretention\x18\x04 \x01(\t\x12\x19\n\x0cmin_fidelity\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_min_fidelity\",\n\tWindowSet\x12\x0e\n\x06starts\x18\x01 \x03(\r\x12\x0f\n\x07lengths\x18\x02 \x03(\r\"E\n\nKeptTokens\x12\r\n\x05group\x18\x01 \x01(\r\x12(\n\x05lanes\x18\x02 \x03(\x0b\x32\x19.windowkv.storage.v1.Lane\"\x14\n\x04Lane\x12\x0c\n\x04gaps\x18\x01 \x03(\r\"/\n\tIndexPart\x12\x0e\n\x06leader\x18\x01 \x01(\r\x12\x12\n\nnum_pieces\x18\x02 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"windowkv/storage/v1/manifest.proto\x12\x13windowkv.storage.v1\"\xc6\x05\n\x08Manifest\x12\x10\n\x08\x63\x61\x63he_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x35\n\x0b\x63ompression\x18\x04 \x01(\x0b\x32 .windowkv.storage.v1.Compression\x12\x13\n\x0bwindow_size\x18\x05 \x01(\r\x12/\n\x07windows\x18\x06 \x03(\x0b\x32\x1e.windowkv.storage.v1.WindowSet\x12\x30\n\x08retained\x18\x07 \x03(\x0b\x32\x1e.windowkv.storage.v1.WindowSet\x12\x16\n\x0eprofile_digest\x18\x08 \x01(\x0c\x12\x33\n\x0bindex_parts\x18\t \x03(\x0b\x32\x1e.windowkv.storage.v1.IndexPart\x12\x10\n\x08\x66idelity\x18\n \x01(\x01\x12\x12\n\nfull_bytes\x18\x0b \x01(\x04\x12\x14\n\x0cstored_bytes\x18\x0c \x01(\x04\x12\x13\n\x0bindex_bytes\x18\r \x01(\x04\x12\x13\n\x0b\x63reate_time\x18\x0e \x01(\x01\x12\x13\n\x0bupdate_time\x18\x0f \x01(\x01\x12\x13\n\x0b\x65xpire_time\x18\x10 \x01(\x01\x12\x14\n\x0c\x64isplay_name\x18\x11 \x01(\t\x12\x39\n\x06labels\x18\x12 \x03(\x0b\x32).windowkv.storage.v1.Manifest.LabelsEntry\x12\r\n\x05\x61lias\x18\x13 \x01(\t\x12\x0e\n\x06pinned\x18\x14 \x01(\x08\x12\x12\n\ndurability\x18\x15 \x01(\t\x12\x10\n\x08is_named\x18\x16 \x01(\x08\x12\x34\n\x0bkept_tokens\x18\x17 \x03(\x0b\x32\x1f.windowkv.storage.v1.KeptTokens\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8d\x01\n\x0b\x43ompression\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x12\n\nkept_ratio\x18\x02 \x01(\x01\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x11\n\tretention\x18\x04 \x01(\t\x12\x19\n\x0cmin_fidelity\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05\x63odec\x18\x06 \x01(\tB\x0f\n\r_min_fidelity\",\n\tWindowSet\x12\x0e\n\x06starts\x18\x01 \x03(\r\x12\x0f\n\x07lengths\x18\x02 \x03(\r\"E\n\nKeptTokens\x12\r\n\x05group\x18\x01 \x01(\r\x12(\n\x05lanes\x18\x02 \x03(\x0b\x32\x19.windowkv.storage.v1.Lane\"\x14\n\x04Lane\x12\x0c\n\x04gaps\x18\x01 \x03(\r\"/\n\tIndexPart\x12\x0e\n\x06leader\x18\x01 \x01(\r\x12\x12\n\nnum_pieces\x18\x02 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,14 +37,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MANIFEST']._serialized_end=770
   _globals['_MANIFEST_LABELSENTRY']._serialized_start=725
   _globals['_MANIFEST_LABELSENTRY']._serialized_end=770
-  _globals['_COMPRESSION']._serialized_start=772
-  _globals['_COMPRESSION']._serialized_end=898
-  _globals['_WINDOWSET']._serialized_start=900
-  _globals['_WINDOWSET']._serialized_end=944
-  _globals['_KEPTTOKENS']._serialized_start=946
-  _globals['_KEPTTOKENS']._serialized_end=1015
-  _globals['_LANE']._serialized_start=1017
-  _globals['_LANE']._serialized_end=1037
-  _globals['_INDEXPART']._serialized_start=1039
-  _globals['_INDEXPART']._serialized_end=1086
+  _globals['_COMPRESSION']._serialized_start=773
+  _globals['_COMPRESSION']._serialized_end=914
+  _globals['_WINDOWSET']._serialized_start=916
+  _globals['_WINDOWSET']._serialized_end=960
+  _globals['_KEPTTOKENS']._serialized_start=962
+  _globals['_KEPTTOKENS']._serialized_end=1031
+  _globals['_LANE']._serialized_start=1033
+  _globals['_LANE']._serialized_end=1053
+  _globals['_INDEXPART']._serialized_start=1055
+  _globals['_INDEXPART']._serialized_end=1102
 # @@protoc_insertion_point(module_scope)

@@ -175,6 +175,7 @@ class Compression(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
     MIN_FIDELITY_FIELD_NUMBER: _builtins.int
+    CODEC_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """method names the selector."""
     kept_ratio: _builtins.float
@@ -185,6 +186,8 @@ class Compression(_message.Message):
     """retention is what happened to the windows that were not chosen."""
     min_fidelity: _builtins.float
     """min_fidelity is in (0, 1], or absent."""
+    codec: _builtins.str
+    """codec is how the blocks were written, "int8" or another that the reader must know; exactly when empty."""
     def __init__(
         self,
         *,
@@ -193,10 +196,11 @@ class Compression(_message.Message):
         task: _builtins.str = ...,
         retention: _builtins.str = ...,
         min_fidelity: _builtins.float | None = ...,
+        codec: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_fidelity", b"_min_fidelity", "min_fidelity", b"min_fidelity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_fidelity", b"_min_fidelity", "kept_ratio", b"kept_ratio", "method", b"method", "min_fidelity", b"min_fidelity", "retention", b"retention", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_fidelity", b"_min_fidelity", "codec", b"codec", "kept_ratio", b"kept_ratio", "method", b"method", "min_fidelity", b"min_fidelity", "retention", b"retention", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_fidelity: _TypeAlias = _typing.Literal["min_fidelity"]  # noqa: Y015
     _WhichOneofArgType__min_fidelity: _TypeAlias = _typing.Literal["_min_fidelity", b"_min_fidelity"]  # noqa: Y015

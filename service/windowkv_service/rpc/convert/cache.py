@@ -21,7 +21,7 @@ from windowkv_service.domain.results import (
 )
 from windowkv_service.errors import UnknownMethod
 from windowkv_service.rpc.call import Call
-from windowkv_service.rpc.convert.enums import CACHE_STATE, DURABILITY, RETENTION, TASK, TIER
+from windowkv_service.rpc.convert.enums import CACHE_STATE, CODEC, DURABILITY, RETENTION, TASK, TIER
 from windowkv_service.rpc.convert.expiry import to_ttl_s
 from windowkv_service.rpc.convert.model import check_model
 from windowkv_service.rpc.convert.times import to_duration, to_timestamp
@@ -50,7 +50,7 @@ def to_create_request(
 
 
 def to_compression(compression: cache_pb2.Compression, model: ModelInfo) -> Compression:
-    """What is absent takes the domain's default; the domain refuses what is out of range."""
+    """What is absent takes the domain's default, the codec the service's; the domain refuses what is out of range."""
     method = compression.method or Compression.method
     if method not in model.methods:
         known = ", ".join(model.methods)
@@ -63,6 +63,7 @@ def to_compression(compression: cache_pb2.Compression, model: ModelInfo) -> Comp
             compression.retention, "cache.compression.retention", default=Retention.FULL
         ),
         min_fidelity=compression.min_fidelity if compression.HasField("min_fidelity") else None,
+        codec=CODEC.to_domain(compression.codec, "cache.compression.codec", default=model.default_codec),
     )
 
 
@@ -73,6 +74,7 @@ def to_wire_compression(compression: Compression) -> cache_pb2.Compression:
         task=TASK.to_wire(compression.task),
         retention=RETENTION.to_wire(compression.retention),
         min_fidelity=compression.min_fidelity,
+        codec=CODEC.to_wire(compression.codec),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from google.protobuf.descriptor import EnumDescriptor
 
 from windowkv.v1 import cache_pb2, generation_pb2, model_pb2, types_pb2
+from windowkv_service.domain.codec import Codec
 from windowkv_service.domain.requests import Durability, QuestionSelection, Retention, Task
 from windowkv_service.domain.results import CacheState, FinishReason, MissReason, Tier, TierHealth
 from windowkv_service.errors import BadOption
@@ -46,6 +47,7 @@ class EnumTable(Generic[E]):
 
 
 TIER = EnumTable(Tier, types_pb2.Tier)
+CODEC = EnumTable(Codec, types_pb2.Codec)
 TASK = EnumTable(Task, cache_pb2.Task)
 RETENTION = EnumTable(Retention, cache_pb2.Retention)
 DURABILITY = EnumTable(Durability, cache_pb2.Durability)

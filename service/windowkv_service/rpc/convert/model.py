@@ -5,7 +5,7 @@ from __future__ import annotations
 from windowkv.v1 import model_pb2
 from windowkv_service.domain.results import EngineStatus, ModelInfo
 from windowkv_service.errors import ModelMismatch
-from windowkv_service.rpc.convert.enums import TIER, TIER_HEALTH
+from windowkv_service.rpc.convert.enums import CODEC, TIER, TIER_HEALTH
 from windowkv_service.rpc.convert.times import to_duration
 
 
@@ -29,6 +29,7 @@ def to_wire_model(model: ModelInfo) -> model_pb2.Model:
         dtype=model.dtype,
         kv_bytes_per_token=model.kv_bytes_per_token,
         methods=model.methods,
+        default_codec=CODEC.to_wire(model.default_codec),
     )
 
 
