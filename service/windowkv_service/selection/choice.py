@@ -35,11 +35,6 @@ def num_fitting(layout: KVLayout, num_tokens: int, leaders: Sequence[Leader], bu
     return max(0, budget_bytes // size) if size else 0
 
 
-def give_way(windows: Sequence[int], num_fitting: int) -> frozenset[int]:
-    """Those of windows, the weightiest first, that leave the other half of what fits to the best by score."""
-    return frozenset(windows[: max(0, num_fitting // 2)])
-
-
 def choose(
     layout: KVLayout,
     num_tokens: int,

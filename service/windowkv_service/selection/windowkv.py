@@ -6,8 +6,9 @@ What we do differently, by default or always:
 - One list for all heads, as published, but chosen and stored on num_kv_heads heads, never on repeated ones.
 - Lists are in order of position; the published code keeps them in order of score, which only single-token
   decode allows.
-- The windows that always stay, those of the last α tokens and the first, give way, the last window last, where they
-  would take more than half of what fits: a budget holds, and with room for three windows one is for the score.
+- The windows that always stay give way where a budget is small, for a budget holds. Those of the last α tokens leave
+  room for one window that the score chooses, the last window giving way last: what was found is of no use to an answer
+  that lost half of its question. The first window stays where all that always stay are at most half of what fits.
 - Which task uses which statistic, the budget's shape, and whether α counts within the budget are options: the
   paper's text and its code disagree. The statistic carries its α: few observers with the mean, more with the
   top-p mean.
@@ -25,13 +26,7 @@ from windowkv_service.domain.requests import Task
 from windowkv_service.kv.layout import KVLayout
 from windowkv_service.selection.base import Leader, Observation, WindowSelection
 from windowkv_service.selection.budgets import BudgetShape, group_shares, last_share
-from windowkv_service.selection.choice import (
-    choose,
-    give_way,
-    last_windows,
-    num_fitting,
-    window_bytes,
-)
+from windowkv_service.selection.choice import choose, last_windows, num_fitting, window_bytes
 from windowkv_service.selection.fidelity import measured
 from windowkv_service.selection.task import SIGNAL_TOKENS, decide_task
 
@@ -97,10 +92,10 @@ class WindowKV:
         return measured(layout, leaders, masses, windows, task)
 
     def _forced(self, observed: Sequence[int], num_fitting: int) -> frozenset[int]:
-        """What stays whatever its score, the last window first: it holds what the answer continues."""
-        last, *others = reversed(observed)
-        first = [0] if self.keep_first and 0 not in observed else []
-        return give_way([last, *first, *others], num_fitting)
+        """What stays whatever its score: what the answer continues, then the attention sink."""
+        last = list(reversed(observed))[: max(0, num_fitting - 1)]
+        leaves_half = 2 * (len(last) + 1) <= num_fitting
+        return frozenset([*last, 0] if self.keep_first and leaves_half else last)
 
     def leaders_of(self, layout: KVLayout) -> tuple[Leader, ...]:
         if self.leaders is not None:

@@ -94,15 +94,15 @@ def test_little_of_the_budget_is_left_unused(name, kept_ratio):
     ("num_fitting", "kept"),
     [
         (8, {0, 10, 11, 12}),
-        (7, {0, 11, 12}),
-        (6, {0, 11, 12}),
-        (5, {0, 12}),
-        (3, {12}),
+        (7, {10, 11, 12}),
+        (4, {10, 11, 12}),
+        (3, {11, 12}),
+        (2, {12}),
         (1, set()),
         (0, set()),
     ],
 )
-def test_windows_that_always_stay_give_way_where_they_would_take_more_than_half(num_fitting, kept):
+def test_the_last_tokens_windows_leave_one_to_the_score_and_the_first_leaves_half(num_fitting, kept):
     layout = make_layout(4, window_size=8)  # tokens 84 … 99 lie in windows 10 to 12
     prompt = ObservedPrompt(layout, 100)
     queries = prompt.queries[0][:, -16:]

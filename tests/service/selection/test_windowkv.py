@@ -43,7 +43,6 @@ def oracle(prompt, *, alpha, num_voters, top_p, group_size, fraction_of, keep_fi
     total = math.ceil(n / omega)
     lists = [tuple(layout.full_windows(group, n)) for group in layout.groups]
     observed = list(range((n - alpha) // omega, total))
-    weighty = [observed[-1], *([0] if keep_first and 0 not in observed else []), *reversed(observed[:-1])]
     teams = join_groups(layout, group_size)
     layers = [sum(len(layout.groups[g].layers) for g in team) for team in teams]
     last = fraction_of(max(layers))
@@ -53,7 +52,9 @@ def oracle(prompt, *, alpha, num_voters, top_p, group_size, fraction_of, keep_fi
     sliding = sum(len(lists[g.index]) * layout.block_bytes(g) for g in layout.groups if not g.is_selectable)
     costs = [sum(layout.block_bytes(layout.groups[g]) for g in team) for team in teams]
     left = budget_bytes - sliding
-    observed = set(weighty[: max(0, left // sum(costs)) // 2])  # what always stays gives way
+    fitting = max(0, left // sum(costs))
+    observed = observed[max(0, len(observed) - max(0, fitting - 1)) :]  # what always stays gives way
+    observed = set(observed) | ({0} if keep_first and len(observed) + 1 <= fitting / 2 else set())
     least = max(1, len(observed))  # no group is left without a window
     per_share = left / sum(share * cost for share, cost in zip(shares, costs, strict=True))
 
