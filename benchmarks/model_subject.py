@@ -98,6 +98,7 @@ class Subject:
             num_tokens=num_tokens,
             scales=dict.fromkeys(range(self.config.num_hidden_layers), self.scale),
             layout=self.layout,
+            lse=observed.lse,
         )
         selection = self.selector.select(observation, budget_bytes=budget, task=Task.AUTO)
         assert isinstance(selection, WindowSelection)
