@@ -21,8 +21,8 @@ from windowkv_kernels.ops._key_tiles import computing_dtype, key_arguments
 from windowkv_kernels.ops._launch import Launch, pad_to_power_of_two
 from windowkv_kernels.ops._parts import Part, Tile, tile_for
 from windowkv_kernels.ops._score_means import average_windows
-from windowkv_kernels.ops._score_sums import LOG2_E, merge_lse, sum_exponentials
 from windowkv_kernels.ops._score_ratings import rate_windows, sum_ratings
+from windowkv_kernels.ops._score_sums import LOG2_E, merge_lse, sum_exponentials
 
 MAX_WINDOW = 256  # tokens; a window must fit into one tile
 # A mean leaves so many log-sum-exps of smaller windows, or of more observers, that reading the keys twice is cheaper.
@@ -73,7 +73,9 @@ class Work:
     @property
     def follows_from_windows(self) -> bool:
         """The statistic, once the log-sum-exps of all windows are there."""
-        is_worth_it = self.question.window_size >= MIN_MEAN_WINDOW and self.num_observers <= MAX_MEAN_OBSERVERS
+        is_worth_it = (
+            self.question.window_size >= MIN_MEAN_WINDOW and self.num_observers <= MAX_MEAN_OBSERVERS
+        )
         return self.is_mean and is_worth_it
 
     def split(self, programs_per_split: int) -> tuple[int, int]:

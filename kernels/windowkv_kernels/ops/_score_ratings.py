@@ -1,10 +1,10 @@
 """The pass over the keys that knows the rows' log-sum-exps: what each token receives, ranked within its window.
 
 Nothing of the size [H, α, n] is ever written, nor of [H, n]: a window's tokens lie in one tile. Where a pass before it
-had to find the log-sum-exps, the keys are read twice: a token's rank needs Σ_i 2^logit / Z_i, and the Z_i are known only
-when all keys have been seen. What a single reading would have to keep until then, the logits, is G · α / D times the
-keys: as much again, written and read. So each program goes back over its piece from the end, where that pass left the
-keys in L2.
+had to find the log-sum-exps, the keys are read twice: a token's rank needs Σ_i 2^logit / Z_i, and the Z_i are known
+only when all keys have been seen. What a single reading would have to keep until then, the logits, is G · α / D times
+the keys: as much again, written and read. So each program goes back over its piece from the end, where that pass left
+the keys in L2.
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ def score_windows(
     num_observed = queries.shape[1]
     # One key head at a time, so that [H, α, n] never exists as a whole.
     per_head = [
-        token_scores(head_queries, keys[:, head], scale, softcap, is_causal=True, lse=head_lse)  # [H / Hkv, n]
+        token_scores(
+            head_queries, keys[:, head], scale, softcap, is_causal=True, lse=head_lse
+        )  # [H / Hkv, n]
         for head, (head_queries, head_lse) in enumerate(
             zip(queries.chunk(num_kv_heads), _chunks(lse, num_kv_heads), strict=True)
         )
@@ -46,8 +48,8 @@ def token_scores(
 ) -> Tensor:
     """Attention each token receives from one key head's query heads, summed over queries: fp32 [heads, n].
 
-    queries: [heads, α, D]; keys: [n, D]. is_causal: the queries are those of the last α of the n tokens. lse: [heads, α],
-    where the softmax's denominators are known.
+    queries: [heads, α, D]; keys: [n, D]. is_causal: the queries are those of the last α of the n tokens.
+    lse: [heads, α], where the softmax's denominators are known.
     """
     logits = torch.matmul(queries.float() * scale, keys.float().t())  # [heads, α, n]
     if softcap is not None:

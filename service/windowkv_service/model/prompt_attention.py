@@ -49,7 +49,7 @@ def prompt_attention(
 
 def _causal_attention(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Attended:
     """On a GPU: FlashAttention itself where it takes the tensors, for torch's door keeps the log-sum-exps back."""
-    # Not called causal here: that would mean to the upper left, which it refuses for chunks. The kernel means what we do.
+    # Not called causal here: torch would take it for the upper left and refuse chunks. The kernel means what we do.
     asked = SDPAParams(queries, keys, values, None, 0.0, False, True)
     if queries.shape[3] % 8 == 0 and can_use_flash_attention(asked):
         output, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(

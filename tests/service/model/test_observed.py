@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -70,9 +69,9 @@ def test_windows_are_chosen_alike_whether_the_attention_tells_or_not(
         model.layout,
         lse=observed.lse,
     )
-    assert {layer: lse.shape for layer, lse in told.lse.items()} == {
-        layer: (4, selector.observation_size) for layer in observed.layers
-    }
+    assert {layer: lse.shape for layer, lse in told.lse.items()} == dict.fromkeys(
+        observed.layers, (4, selector.observation_size)
+    )
     found = replace(told, lse={})
     choices = [selector.select(each, budget_bytes=40_000, task=task) for each in (told, found)]
     assert isinstance(choices[0], WindowSelection)

@@ -68,9 +68,7 @@ class ScoreCase:
             return queries, quantize_keys(keys, bits=self.bits, group_tokens=self.group_tokens)
         return queries, keys
 
-    def score(
-        self, queries: Tensor, keys: Tensor | QuantizedKeys, lse: Tensor | None = None
-    ) -> WindowScores:
+    def score(self, queries: Tensor, keys: Tensor | QuantizedKeys, lse: Tensor | None = None) -> WindowScores:
         terms = {
             "window_size": self.window_size,
             "scale": self.head_dim**-0.5,
