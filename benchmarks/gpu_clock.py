@@ -13,6 +13,7 @@ FLUSHED_BYTES = (
     512 << 20
 )  # well over any L2, and long enough in writing for the launches behind it to be queued
 COPIED_BYTES = 4 << 30
+PRODUCT_SIDE = 8192
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ class GpuClock:
         source = torch.ones(COPIED_BYTES // 2, dtype=torch.int16, device=self.device)
         target = torch.empty_like(source)
         return 2 * COPIED_BYTES / self.seconds(lambda: target.copy_(source))
+
+    def product_rate(self, dtype: torch.dtype) -> float:
+        """FLOPs per second of a large matrix product, which is what attention over a long prefix comes down to."""
+        side = torch.randn(PRODUCT_SIDE, PRODUCT_SIDE, dtype=dtype, device=self.device)
+        return 2 * PRODUCT_SIDE**3 / self.seconds(lambda: side @ side)
 
     def launch_seconds(self) -> float:
         """What one kernel takes that does next to nothing."""

@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
 
 import torch
+from kernel_problem import BF16, LLAMA, QWEN, Model, Problem, Work, pool, tables
 from torch import Tensor
 
 import windowkv_kernels as kernels
 from windowkv_kernels import BLOCK_CODECS, BlockCodec, QuantizedBlocks, QuantizedKeys
 
-BF16 = torch.bfloat16
 NUM_OBSERVERS = 32  # of a prompt; half as many of a question's tokens vote
 PROMPT = 131_072
-Work = Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """bytes: what must be read and written at least, as the floor counts it; 0: the floor is one launch.
-
-    goal: the share of the floor to reach, or None. prepare: allocates on a device, and gives the call to time.
-    """
-
-    operation: str
-    shape: str
-    bytes: int
-    flops: int
-    goal: float | None
-    prepare: Callable[[torch.device], Work]
-
-
-@dataclass(frozen=True)
-class Model:
-    name: str
-    heads: int
-    kv_heads: int
-    head_dim: int
-
-    @property
-    def token_bytes(self) -> int:
-        """Keys and values of one token in one layer."""
-        return 2 * self.kv_heads * self.head_dim * 2
-
-
-LLAMA = Model("Llama-3.1-8B", 32, 8, 128)
-QWEN = Model("Qwen2.5-7B", 28, 4, 128)
 
 
 def problems() -> Iterator[Problem]:
@@ -63,8 +30,10 @@ def problems() -> Iterator[Problem]:
     yield decode(LLAMA, 1, 16_384, 16, length=256)
     yield shared_prefix(LLAMA, 64, 32_768, 512)
     for model in (LLAMA, QWEN):
-        yield score_windows(model, None)
-    yield score_windows(LLAMA, 8)
+        for top_p in (None, 8):
+            yield score_windows(model, top_p)
+    for top_p in (None, 8):
+        yield score_windows(LLAMA, top_p, knows_lse=False)
     for bits in (4, 8):
         yield score_leader_keys(LLAMA, bits)
     yield select(4, PROMPT // 16)
@@ -76,21 +45,10 @@ def problems() -> Iterator[Problem]:
         yield from quantized_blocks(LLAMA, codec, num_blocks=1000)
 
 
-def _pool(model: Model, num_blocks: int, num_layers: int, window_size: int, device: torch.device) -> Tensor:
-    shape = (num_blocks, num_layers, 2, window_size, model.kv_heads, model.head_dim)
-    return torch.randn(shape, dtype=BF16, device=device)
-
-
-def _tables(batch: int, kept: int, window_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Blocks scattered over the pool, every slot of them filled."""
-    ids = torch.randperm(batch * kept // window_size, device=device).view(batch, -1)
-    return ids, torch.arange(kept, device=device).expand(batch, -1).contiguous()
-
-
 def decode(model: Model, batch: int, kept: int, window_size: int, length: int = 1) -> Problem:
     def prepare(device: torch.device) -> Work:
-        blocks = _pool(model, batch * kept // window_size, 1, window_size, device)
-        table, positions = _tables(batch, kept, window_size, device)
+        blocks = pool(model, batch * kept // window_size, 1, window_size, device)
+        table, positions = tables(batch, kept, window_size, device)
         queries = torch.randn(batch, model.heads, length, model.head_dim, dtype=BF16, device=device)
         asked = torch.arange(kept - length, kept, device=device).expand(batch, -1).contiguous()
         filled = torch.full((batch,), kept, device=device) if length == 1 else None
@@ -118,16 +76,16 @@ def shared_prefix(model: Model, batch: int, shared: int, own: int) -> Problem:
 
     def prepare(device: torch.device) -> Work:
         num_shared = shared // window_size
-        blocks = _pool(model, num_shared + batch * own // window_size, 1, window_size, device)
-        table, positions = _tables(1, shared, window_size, device)
-        own_table, own_positions = _tables(batch, own, window_size, device)
+        blocks = pool(model, num_shared + batch * own // window_size, 1, window_size, device)
+        table, positions = tables(1, shared, window_size, device)
+        own_table, own_positions = tables(batch, own, window_size, device)
         queries = torch.randn(batch, model.heads, 1, model.head_dim, dtype=BF16, device=device)
         asked = torch.full((batch, 1), shared + own, device=device)
         filled = torch.full((batch,), own, device=device)
-        tables = (table[0], positions[0], own_table + num_shared, own_positions + shared)
+        both = (table[0], positions[0], own_table + num_shared, own_positions + shared)
         common = torch.tensor([shared], device=device)
         return lambda: kernels.shared_prefix_decode(
-            queries, blocks, 0, *tables, asked, filled, common, scale=model.head_dim**-0.5
+            queries, blocks, 0, *both, asked, filled, common, scale=model.head_dim**-0.5
         )
 
     shape = f"{model.name}, batch {batch}, {shared} common, {own} own"
@@ -137,18 +95,26 @@ def shared_prefix(model: Model, batch: int, shared: int, own: int) -> Problem:
     )
 
 
-def score_windows(model: Model, top_p: int | None) -> Problem:
+def score_windows(model: Model, top_p: int | None, *, knows_lse: bool = True) -> Problem:
+    """knows_lse: as a prefill leaves it. Without it a top-p mean takes two readings, and so has no goal."""
+    is_twice = top_p is not None and not knows_lse
+
     def prepare(device: torch.device) -> Work:
         staging = torch.randn(2, PROMPT, model.kv_heads, model.head_dim, dtype=BF16, device=device)
         queries = torch.randn(model.heads, NUM_OBSERVERS, model.head_dim, dtype=BF16, device=device)
-        return lambda: kernels.score_windows(
-            queries, staging[0], window_size=16, scale=model.head_dim**-0.5, top_p=top_p
-        )
+        # Of random keys and queries every denominator is near this one; the time is what counts.
+        known = torch.full(queries.shape[:2], math.log(PROMPT) + 0.5, device=device)
+        lse = known if knows_lse else None
+        terms = {"window_size": 16, "scale": model.head_dim**-0.5, "top_p": top_p, "lse": lse}
+        return lambda: kernels.score_windows(queries, staging[0], **terms)
 
     statistic = "mean" if top_p is None else f"top-{top_p} mean"
-    flops = (1 if top_p is None else 2) * 2 * model.heads * NUM_OBSERVERS * PROMPT * model.head_dim
+    flops = (2 if is_twice else 1) * 2 * model.heads * NUM_OBSERVERS * PROMPT * model.head_dim
     shape = f"{model.name}, {PROMPT} tokens, α {NUM_OBSERVERS}, ω 16, {statistic}"
-    return Problem("score_windows", shape, PROMPT * model.token_bytes // 2, flops, 0.75, prepare)
+    if not knows_lse:
+        shape += ", denominators unknown"
+    size = PROMPT * model.token_bytes // 2
+    return Problem("score_windows", shape, size, flops, None if is_twice else 0.75, prepare)
 
 
 def score_leader_keys(model: Model, bits: int) -> Problem:
@@ -190,12 +156,12 @@ def moves(model: Model, num_windows: int, window_size: int) -> Iterator[Problem]
 
     def gather(device: torch.device) -> Work:
         staging, windows, ids, num_tokens = tensors(device)
-        blocks = _pool(model, num_windows, num_layers, window_size, device)
+        blocks = pool(model, num_windows, num_layers, window_size, device)
         return lambda: kernels.gather_windows(staging, range(num_layers), windows, num_tokens, blocks, ids)
 
     def scatter(device: torch.device) -> Work:
         staging, windows, ids, num_tokens = tensors(device)
-        blocks = _pool(model, num_windows, num_layers, window_size, device)
+        blocks = pool(model, num_windows, num_layers, window_size, device)
         return lambda: kernels.scatter_windows(blocks, ids, staging, range(num_layers), windows, num_tokens)
 
     shape = f"{model.name}, {num_windows} windows of {window_size}, {num_layers} layers"
@@ -206,7 +172,7 @@ def moves(model: Model, num_windows: int, window_size: int) -> Iterator[Problem]
 
 def append(model: Model, batch: int) -> Problem:
     def prepare(device: torch.device) -> Work:
-        blocks = _pool(model, batch, 8, 16, device)
+        blocks = pool(model, batch, 8, 16, device)
         new = torch.randn(batch, 1, model.kv_heads, model.head_dim, dtype=BF16, device=device)
         slots = (torch.arange(batch, device=device) * 16 + 5)[:, None]
         return lambda: kernels.append_kv(blocks, 3, new, new, slots)
@@ -238,14 +204,14 @@ def quantized_blocks(model: Model, codec: BlockCodec, num_blocks: int) -> Iterat
 
     def quantize(device: torch.device) -> Work:
         blocks, ids = (
-            _pool(model, num_blocks, block[0], block[2], device),
+            pool(model, num_blocks, block[0], block[2], device),
             torch.arange(num_blocks, device=device),
         )
         return lambda: kernels.quantize_blocks(blocks, ids, codec=codec)
 
     def dequantize(device: torch.device) -> Work:
         blocks, ids = (
-            _pool(model, num_blocks, block[0], block[2], device),
+            pool(model, num_blocks, block[0], block[2], device),
             torch.arange(num_blocks, device=device),
         )
         quantized = kernels.quantize_blocks(blocks, ids, codec=codec)

@@ -13,9 +13,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,9 +31,12 @@ from bar_chart import Bar, draw  # noqa: E402
 from gpu_clock import GpuClock  # noqa: E402
 from gpu_machine import describe  # noqa: E402
 from kernel_cases.on_gpu import CASES  # noqa: E402
-from kernel_problems import Problem, problems  # noqa: E402
+from kernel_problem import Problem  # noqa: E402
+from kernel_problems import problems  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "gpu"
+MAX_PROCESSES = 6  # each takes half a GiB of the GPU for itself
+CASES_PER_PROCESS = 4  # what one of them does to its GPU's context must not trouble all others
 NO_GPU = "There is no NVIDIA GPU that torch can use here: nothing was measured."
 
 
@@ -55,21 +61,31 @@ def planned(problem: Problem) -> Row:
     return Row(problem.operation, problem.shape, problem.bytes, problem.flops, problem.goal)
 
 
-def check(device: torch.device) -> int:
-    """Run every case; the number of those that failed."""
+def check(device: torch.device, num_processes: int) -> int:
+    """Run every case; the number of those that failed. Compiling is most of it: several processes share it."""
     num_failed = 0
-    for case in CASES:
-        started = time.perf_counter()
-        try:
-            case.check(device)
-            verdict = "ok"
-        except Exception as error:  # a kernel that does not even compile must not hide the others
-            num_failed += 1
-            verdict = f"FAILED: {str(error).strip().splitlines()[0] if str(error) else type(error).__name__}"
-        torch.cuda.empty_cache()
-        print(f"{time.perf_counter() - started:6.1f} s  {verdict}  {case}", flush=True)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_processes, context, max_tasks_per_child=CASES_PER_PROCESS) as pool:
+        running = {pool.submit(verdict, number, device.type): case for number, case in enumerate(CASES)}
+        for done in as_completed(running):
+            error = done.exception()  # a process that has died
+            seconds, fault = (0.0, str(error)) if error is not None else done.result()
+            num_failed += fault is not None
+            print(f"{seconds:6.1f} s  {f'FAILED: {fault}' if fault else 'ok'}  {running[done]}", flush=True)
     print(f"{len(CASES) - num_failed} of {len(CASES)} cases hold")
     return num_failed
+
+
+def verdict(number: int, device: str) -> tuple[float, str | None]:
+    """Seconds, and what is wrong. A kernel that does not even compile must not hide the others."""
+    started, fault = time.perf_counter(), None
+    try:
+        CASES[number].check(torch.device(device))
+    except Exception as error:
+        fault = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    return time.perf_counter() - started, fault
 
 
 def measure(clock: GpuClock, bandwidth: float, launch_s: float) -> list[Row]:
@@ -151,7 +167,7 @@ def main() -> int:
         print(NO_GPU, file=sys.stderr)
         return 2
     device = torch.device("cuda")
-    num_failed = check(device)
+    num_failed = check(device, max(1, min(MAX_PROCESSES, (os.cpu_count() or 2) // 2)))
     if not args.check:
         clock = GpuClock(device)
         bandwidth, launch_s = clock.copy_bandwidth(), clock.launch_seconds()

@@ -121,13 +121,17 @@ def shared_prefix(model: Model, part: Part, batch: int) -> list[Launch]:
     return plan_shared(queries, model.blocks, 3, shared, own, positions, filled, PLAIN, None, queries, part)
 
 
-def score(model: Model, part: Part, top_p: int | None, bits: int | None = None) -> list[Launch]:
-    """bits: of the leader keys that a question's 16 tokens score; None: a prompt's 32 observers on its own keys."""
+def score(
+    model: Model, part: Part, top_p: int | None, bits: int | None = None, *, knows_lse: bool = False
+) -> list[Launch]:
+    """bits: of the leader keys that a question's 16 tokens score; None: a prompt's 32 observers on its own keys, with
+    what their attention left where it is known."""
     num_observers = 32 if bits is None else 16
     num_review = NUM_TOKENS - (num_observers if bits is None else 0)
     question = _score_plan.Question(model.window_size, 0.09, top_p, None, bits is None, num_review)
     queries = model.empty(model.heads, num_observers, model.head_dim)
-    return _score_plan.plan(queries, model.keys(bits or 0), question, part)[0]
+    lse = model.empty(model.heads, num_observers, dtype=torch.float32) if knows_lse else None
+    return _score_plan.plan(queries, model.keys(bits or 0), question, part, lse)[0]
 
 
 def move(model: Model, part: Part, *, is_gather: bool) -> list[Launch]:
@@ -173,8 +177,10 @@ def cases(part: Part) -> Iterator[tuple[str, list[Launch]]]:
     yield "new tokens", append(LLAMA)
     yield "windows to blocks", move(LLAMA, part, is_gather=True)
     yield "blocks to windows", move(LLAMA, part, is_gather=False)
-    yield "windows of a prompt, mean", score(LLAMA, part, None)
-    yield "windows of a prompt, top-p mean", score(LLAMA, part, 8)
+    for top_p, statistic in ((None, "mean"), (8, "top-p mean")):
+        yield f"windows of a prompt, {statistic}", score(LLAMA, part, top_p, knows_lse=True)
+        yield f"windows of a prompt, {statistic}, denominators unknown", score(LLAMA, part, top_p)
+    yield "windows of a prompt, 28/4 heads, top-p mean", score(QWEN, part, 16, knows_lse=True)
     yield "windows of a prompt, 8/4 heads of 256", score(GEMMA, part, 8)
     yield "windows of a question, int4 keys", score(LLAMA, part, None, bits=4)
     yield "windows of a question, int8 keys, top-p mean", score(LLAMA, part, 8, bits=8)

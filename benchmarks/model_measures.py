@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from model_shapes import weight_bytes
 from model_subject import Cached, Memory, Subject, Windows
+from transformers import DynamicCache
 
 from windowkv_service.kv.copies import Copies, copies_of
 from windowkv_service.model.attention import ATTENTION_NAME
@@ -24,6 +26,7 @@ class Clock(Protocol):
     def wall_seconds(self, work: Callable[[], object]) -> float: ...
     def idle_share(self, work: Callable[[], object]) -> float | None: ...
     def copy_bandwidth(self) -> float: ...
+    def product_rate(self, dtype: torch.dtype) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,43 @@ def first_token(subject: Subject, clock: Clock, num_tokens: int) -> Iterator[tup
     yield "warm", Result(restored, seconds, seconds / restored)
     yield "resident", Result(resident, seconds, seconds / resident)
     yield "compression", Result(compress_s, prefill_s, compress_s / prefill_s)
+
+
+def prefill(subject: Subject, clock: Clock) -> Iterator[tuple[str, Result]]:
+    """A document, chunk by chunk into staging, against transformers' own attention and cache on the same chunks; and
+    what attention alone takes for the last chunk, over all before it, against its FLOPs."""
+    sizes, memory = subject.sizes, subject.memory(1)
+    prompt = subject.prompt(sizes.document)
+    subject.prefill(memory, prompt[: 2 * sizes.chunk])
+    ours = clock.wall_seconds(lambda: subject.prefill(memory, prompt))
+    with _stock_attention(subject):
+        _prefill_stock(subject, prompt[: 2 * sizes.chunk])
+        theirs = clock.wall_seconds(lambda: _prefill_stock(subject, prompt))
+    yield "prefill", Result(sizes.document / ours, sizes.document / theirs, theirs / ours)
+    release(subject.device)
+    attend, flops = subject.last_chunk(sizes.document)
+    seconds = clock.seconds(attend)
+    floor = flops / clock.product_rate(sizes.dtype)
+    yield "attention", Result(seconds, floor, floor / seconds)
+
+
+def _prefill_stock(subject: Subject, prompt: Sequence[int]) -> None:
+    cache, decoder = DynamicCache(), subject.module.get_decoder()  # type: ignore[operator]
+    with torch.inference_mode():
+        for first in range(0, len(prompt), subject.sizes.chunk):
+            ids = torch.tensor([prompt[first : first + subject.sizes.chunk]], device=subject.device)
+            decoder(input_ids=ids, past_key_values=cache, use_cache=True)
+
+
+@contextmanager
+def _stock_attention(subject: Subject) -> Iterator[None]:
+    """transformers' own attention while it lasts."""
+    subject.module.set_attn_implementation("sdpa")  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        subject.module.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
+        release(subject.device)
 
 
 def restore(subject: Subject, clock: Clock) -> Iterator[tuple[str, Result]]:
@@ -169,15 +209,11 @@ def _generate(subject: Subject, clock: Clock, batch: int) -> float | None:
             eos_token_id=None,
         )
 
-    subject.module.set_attn_implementation("sdpa")  # type: ignore[operator]
     try:
-        with torch.inference_mode():
+        with _stock_attention(subject), torch.inference_mode():
             one, many = (clock.wall_seconds(lambda n=n: run(n)) for n in (1, 1 + sizes.steps))
     except torch.OutOfMemoryError:
         return None
-    finally:
-        subject.module.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
-        release(subject.device)
     return batch * sizes.steps / max(many - one, 1e-9)
 
 
@@ -204,6 +240,7 @@ def measurements(subject: Subject, clock: Clock, bandwidth: float) -> Sequence[t
     work: list[tuple[str, Measurement]] = [
         ("", lambda: decode_one(subject, clock, bandwidth)),
         ("", lambda: throughput(subject, clock)),
+        ("", lambda: prefill(subject, clock)),
         ("", lambda: restore(subject, clock)),
         ("document ", lambda: first_token(subject, clock, sizes.document)),
     ]

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from model_shapes import Shape, Sizes, build, layout_of
@@ -19,7 +20,7 @@ from windowkv_service.kv.buffers import Arenas, Staging
 from windowkv_service.kv.layout import KVLayout
 from windowkv_service.model.attention import ATTENTION_NAME, LeadersHeard, Observed
 from windowkv_service.model.decode_steps import DecodeSteps
-from windowkv_service.model.prompt_attention import Terms
+from windowkv_service.model.prompt_attention import Terms, prompt_attention, visible_keys
 from windowkv_service.model.runner import Runner
 from windowkv_service.model.sampler import Drawn, SamplerBatch, SamplerState, sample
 from windowkv_service.selection.base import Observation, WindowSelection
@@ -98,6 +99,7 @@ class Subject:
             num_tokens=num_tokens,
             scales=dict.fromkeys(range(self.config.num_hidden_layers), self.scale),
             layout=self.layout,
+            lse=observed.lse,
         )
         selection = self.selector.select(observation, budget_bytes=budget, task=Task.AUTO)
         assert isinstance(selection, WindowSelection)
@@ -141,6 +143,24 @@ class Subject:
         tables = self.tables(chosen.windows, num_tokens)
         logits = memory.runner.logits(ids, positions, tables.rows(0, len(question)))
         return sample(logits, [self.sampler()])[0].token_id
+
+    def last_chunk(self, num_tokens: int) -> tuple[Callable[[], object], int]:
+        """The attention of one layer for a document's last chunk, and its FLOPs."""
+        sizes, layout = self.sizes, self.layout
+        heads, length = self.config.num_attention_heads, sizes.chunk
+        options: dict[str, Any] = {"dtype": sizes.dtype, "device": self.device}
+        queries = torch.randn(1, length, heads, layout.head_dim, **options).transpose(1, 2)
+        staged = torch.randn(2, num_tokens, layout.num_kv_heads, layout.head_dim, **options)
+        keys, values = staged.transpose(1, 2)[:, None]
+        terms = Terms(self.scale, None, None, None)
+        seen = length * (num_tokens - length) + length * (length + 1) // 2  # pairs of a query and a key
+
+        def attend() -> object:
+            return prompt_attention(
+                queries, keys, values, terms, lambda: visible_keys(length, num_tokens, None, self.device)
+            )
+
+        return attend, 4 * heads * layout.head_dim * seen
 
     def budget(self, num_tokens: int) -> int:
         index_bytes = self.profile.index_bytes(self.layout, num_tokens)

@@ -51,6 +51,17 @@ def kinds(shape: Shape, sizes: Sizes) -> dict[str, Kind]:
             "times",
             is_rate=True,
         ),
+        "prefill": Kind(
+            f"prefill of a document of {sizes.document}, chunks of {sizes.chunk}",
+            "transformers with its own attention and cache, the same chunks",
+            "times",
+            is_rate=True,
+        ),
+        "attention": Kind(
+            f"attention of one layer: the last {sizes.chunk} of {sizes.document} tokens over all of them",
+            "its FLOPs at the rate of a large matrix product",
+            "of the floor",
+        ),
         "restore": Kind(
             f"restore of a document of {sizes.document}, {kept}, from host memory, without checksums",
             "one copy of as many bytes",

@@ -11,8 +11,10 @@ nothing else, and no network.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -49,13 +51,16 @@ def check(device: torch.device) -> int:
 
 
 def measure(
-    shapes: Sequence[Shape], sizes: Sizes, clock: Clock, bandwidth: float
+    shapes: Sequence[Shape], sizes: Sizes, clock: Clock, bandwidth: float, until: float = math.inf
 ) -> Iterator[tuple[Row, Exception | None]]:
-    """Row by row, as they are measured. What fails is told, and the others are measured all the same."""
+    """Row by row, as they are measured. What fails is told, and the others are measured all the same. until: of
+    time.monotonic(); what has not begun by then is left out."""
     for shape in shapes:
-        subject = Subject(shape, sizes, clock.device)
         todo = kinds(shape, sizes)
-        for prefix, work in measurements(subject, clock, bandwidth):
+        subject = Subject(shape, sizes, clock.device) if time.monotonic() < until else None
+        for prefix, work in () if subject is None else measurements(subject, clock, bandwidth):
+            if time.monotonic() >= until:
+                break
             fault: Exception | None = None
             try:
                 for name, result in work():
@@ -77,8 +82,10 @@ def main() -> int:
     )
     parser.add_argument("--tiny", action="store_true", help="a miniature model on the processor")
     parser.add_argument("--plan", action="store_true", help="write the table with nothing measured")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin nothing after so long")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the directory that results are written to")
     args = parser.parse_args()
+    until = time.monotonic() + args.seconds
     if args.plan:
         plan = [row(shape, kind, None) for shape in (LLAMA, QWEN) for kind in kinds(shape, REAL).values()]
         write(plan, {"GPU": "none: not measured"}, args.out)
@@ -99,7 +106,7 @@ def main() -> int:
         machine = describe(gpu.device, bandwidth, gpu.launch_seconds())
         num_failed = check(gpu.device)
     rows: list[Row] = []
-    for each, fault in measure(shapes, sizes, clock, bandwidth):
+    for each, fault in measure(shapes, sizes, clock, bandwidth, until):
         if fault is None:
             rows.append(each)
             write(rows, machine, args.out)  # what is measured is kept, whatever comes after

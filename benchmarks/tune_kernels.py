@@ -22,9 +22,8 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "kernels")]
 
 from gpu_clock import GpuClock  # noqa: E402
+from kernel_problem import Model, Problem  # noqa: E402
 from kernel_problems import (  # noqa: E402
-    Model,
-    Problem,
     decode,
     moves,
     quantized_blocks,

@@ -34,3 +34,7 @@ class WallClock:
         source = torch.ones(1 << 20, dtype=torch.uint8)
         target = torch.empty_like(source)
         return 2 * source.numel() / self.seconds(lambda: target.copy_(source))
+
+    def product_rate(self, dtype: torch.dtype) -> float:
+        side = torch.randn(256, 256, dtype=dtype)
+        return 2 * 256**3 / self.seconds(lambda: side @ side)

@@ -48,6 +48,7 @@ def score_windows(
     num_observed: int | None = None,
     top_p: int | None = None,
     softcap: float | None = None,
+    lse: Tensor | None = None,
 ) -> WindowScores:
     """How much the last tokens of a prompt attend to each window (WindowKV, equations 1, 2 and 4).
 
@@ -57,15 +58,17 @@ def score_windows(
     queries: [H, ≥α, D], of the last tokens, after RoPE; the last num_observed (default: all) of them observe.
     keys: [n, Hkv, D], of all tokens, the observers' included; never repeated to H heads.
     softcap: c·tanh(x/c) on the logits, for models that have it.
+    lse: [H, ≥α] fp32, log Σ_j exp(logit_ij) of the same queries, where the attention that ran them has told; else it
+    is found first, and a GPU reads the keys twice for a top-p mean, whose ranks need all of A.
     Windows are cut from token 0 over all n tokens. Review tokens are those before n-α: a score counts only
     the window's review tokens and divides by their real number; without one it is -inf. mass counts all n.
     A GPU takes windows of up to 256 tokens.
     """
     num_observed = queries.shape[1] if num_observed is None else num_observed
-    checks.score_windows(queries, keys, num_observed, window_size, top_p)
-    result: WindowScores = twins(keys.device).score_windows(
-        queries[:, queries.shape[1] - num_observed :], keys, window_size, scale, top_p, softcap
-    )
+    checks.score_windows(queries, keys, num_observed, window_size, top_p, lse)
+    first = queries.shape[1] - num_observed
+    observers = (queries[:, first:], keys, None if lse is None else lse[:, first:])
+    result: WindowScores = twins(keys.device).score_windows(*observers, window_size, scale, top_p, softcap)
     return result
 
 

@@ -12,11 +12,20 @@ from windowkv_kernels.formats import BLOCK_CODECS, CODE_BITS, QuantizedBlocks, Q
 
 
 def score_windows(
-    queries: Tensor, keys: Tensor, num_observed: int, window_size: int, top_p: int | None
+    queries: Tensor,
+    keys: Tensor,
+    num_observed: int,
+    window_size: int,
+    top_p: int | None,
+    lse: Tensor | None,
 ) -> None:
     _attention_pair(queries, keys.shape, window_size, top_p)
     _floating("keys", keys)
-    _one_device(queries=queries, keys=keys)
+    _one_device(queries=queries, keys=keys, lse=lse)
+    if lse is not None:
+        _shape("lse", lse.shape, queries.shape[:2])
+        if lse.dtype != torch.float32:
+            raise ValueError(f"lse must be float32, not {lse.dtype}")
     limit = min(queries.shape[1], keys.shape[0])
     if not 1 <= num_observed <= limit:
         raise ValueError(f"num_observed must be in 1 … {limit} (queries given, tokens), not {num_observed}")

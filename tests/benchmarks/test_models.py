@@ -119,6 +119,27 @@ def test_a_failure_is_told_and_the_others_are_measured(
     assert measured[0].startswith("restore")
 
 
+def test_when_time_is_up_nothing_more_is_begun(benchmark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    models, shapes, clocks = benchmark("models"), benchmark("model_shapes"), benchmark("wall_clock")
+    begun: list[str] = []
+
+    def slow(*_: object) -> Any:
+        begun.append("slow")
+        times.append(10.0)
+        yield "restore", benchmark("model_measures").Result(1.0, 2.0, 2.0)
+
+    times = [0.0]
+    monkeypatch.setattr(models.time, "monotonic", lambda: times[-1])
+    monkeypatch.setattr(models, "measurements", lambda *_: [("", slow), ("", slow)])
+    two = [shapes.MINIATURE, shapes.MINIATURE]
+    rows = [row for row, _ in models.measure(two, shapes.TINY, clocks.WallClock(), 1.0, until=5.0)]
+    assert begun == ["slow"]
+    assert [row.what for row in rows if row.value is not None] == [rows[0].what], (
+        "what was measured is told, and all else has its row"
+    )
+    assert len(rows) == 2 * len(benchmark("model_table").kinds(shapes.MINIATURE, shapes.TINY))
+
+
 @pytest.mark.parametrize(
     ("intervals", "share"),
     [

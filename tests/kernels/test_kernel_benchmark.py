@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from windowkv_kernels import reference
+from windowkv_kernels import ops, reference
+from windowkv_kernels.ops._launch import Launch
 from windowkv_kernels.ops._parts import KNOWN, TILES, Part, shipped_tiles, tile_for
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -48,6 +50,32 @@ def test_the_committed_table_has_the_rows_that_would_be_measured(benchmark: Any)
     assert [(row["operation"], row["shape"], row["bytes"], row["flops"]) for row in committed["rows"]] == [
         (problem.operation, problem.shape, problem.bytes, problem.flops) for problem in problems
     ]
+
+
+def test_every_problem_is_one_that_its_operation_takes(
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On memory without a device: what would be launched is noted, and nothing is computed."""
+    launched: list[Launch] = []
+    monkeypatch.setattr("windowkv_kernels.twins", lambda device: ops)
+    monkeypatch.setattr(Launch, "run", lambda self: launched.append(self))
+    for problem in benchmark("kernel_problems").problems():
+        if problem.operation in ("quantize_keys", "dequantize_keys", "score_leader_keys"):
+            continue  # quantizing looks whether keys are finite
+        work = problem.prepare(torch.device("meta"))
+        launched.clear()
+        work()
+        assert launched, problem.shape
+
+
+def test_checking_tells_what_fails_and_goes_on(benchmark: Any) -> None:
+    """Here: a GPU that no machine has."""
+    speed = benchmark("kernel_speed")
+    right = next(number for number, case in enumerate(speed.CASES) if "SelectCase" in str(case))
+    assert speed.verdict(right, "cpu")[1] is None
+    seconds, fault = speed.verdict(right, "cuda:99")
+    assert fault
+    assert seconds > 0
 
 
 def test_a_chart_is_a_png_of_its_size(benchmark: Any, tmp_path: Path) -> None:

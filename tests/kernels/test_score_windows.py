@@ -76,6 +76,29 @@ def test_scores_follow_the_formulas(shape, top_p, softcap):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("top_p", [None, 1, 4])
+@pytest.mark.parametrize("softcap", [None, 5.0])
+def test_denominators_that_are_known_change_nothing(shape, top_p, softcap):
+    _, alpha, window_size, heads, kv_heads, dim = shape
+    queries, keys = make_pair(shape)
+    terms = {"window_size": window_size, "scale": dim**-0.5, "top_p": top_p, "softcap": softcap}
+    logits = queries.double() @ keys.double().repeat_interleave(heads // kv_heads, 1).permute(1, 2, 0)
+    logits = logits * dim**-0.5
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    hidden = torch.ones(logits.shape[1:], dtype=torch.bool).triu(keys.shape[0] - alpha + 1)
+    lse = logits.masked_fill(hidden, -math.inf).logsumexp(-1).float()
+    got = score_windows(queries, keys, lse=lse, **terms)
+    found = score_windows(queries, keys, **terms)
+    torch.testing.assert_close(got.score, found.score, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(got.mass, found.mass, atol=1e-6, rtol=1e-5)
+    if alpha > 1:  # of more queries than observe, the last
+        some = score_windows(queries, keys, lse=lse, num_observed=1, **terms)
+        alone = score_windows(queries, keys, num_observed=1, **terms)
+        torch.testing.assert_close(some.score, alone.score, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("top_p", [None, 3])
 def test_a_question_scores_every_token_of_the_document(shape, top_p):
     n, _, window_size, _, _, dim = shape
@@ -162,6 +185,8 @@ def test_quantized_leader_keys_score_as_their_dequantized_values():
         {"keys": torch.randn(4, 2, 16)},
         {"keys": torch.randn(40, 2, 16).int()},
         {"queries": torch.randn(4, 16)},
+        {"lse": torch.randn(4, 4)},
+        {"lse": torch.randn(4, 5).double()},
     ],
     ids=str,
 )

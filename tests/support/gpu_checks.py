@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 from paged_sequences import WINDOW, PagedSequences, generate
+from torch import Tensor
 
 from windowkv_service.domain.requests import Sampling
 from windowkv_service.kv.copies import StreamCopies
@@ -161,7 +162,17 @@ def chunks_of_a_prompt_attend_as_by_the_definition(device: torch.device) -> None
                 visible,
                 replace(terms, sinks=_NO_SINKS.to(device)),
             )
-            torch.testing.assert_close(got.double(), exact, rtol=2e-2, atol=2e-2)
+            torch.testing.assert_close(got.output.double(), exact, rtol=2e-2, atol=2e-2)
+            if sliding_window is None:
+                assert got.lse is not None, "window scores would read the keys twice"
+                _is_log_of_sums(got.lse, queries, keys, visible)
+
+
+def _is_log_of_sums(lse: Tensor, queries: Tensor, keys: Tensor, visible: Tensor) -> None:
+    repeated = keys.double().repeat_interleave(queries.shape[1] // keys.shape[1], dim=1)
+    logits = queries.double() @ repeated.transpose(2, 3) * 128**-0.5
+    exact = logits.masked_fill(~visible, float("-inf")).logsumexp(-1)
+    torch.testing.assert_close(lse.double(), exact, rtol=1e-5, atol=1e-4)
 
 
 CHECKS: list[Check] = [

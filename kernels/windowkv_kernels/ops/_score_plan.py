@@ -1,8 +1,9 @@
 """The launches that score windows, for score_windows and score_leader_keys.
 
-Means need one pass over the keys: it leaves log-sum-exps of every row and window, [H · α, n / ω], from which they
-follow. The top-p mean ranks tokens by what all observers give them, known only after a first pass: it takes two.
-Nothing of the size [H, α, n] is ever written, nor of [H, n].
+What a token receives is Σ_i 2^(logit_i - lse_i). Where the rows' log-sum-exps are known, as the attention of a prefill
+leaves them, one pass over the keys tells every statistic. Where they are not, means still need only one: it leaves
+log-sum-exps of every row and window, [H · α, n / ω], from which they follow. The top-p mean ranks tokens by what all
+observers give them: it then takes two. Nothing of the size [H, α, n] is ever written, nor of [H, n].
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from windowkv_kernels.ops._key_tiles import computing_dtype, key_arguments
 from windowkv_kernels.ops._launch import Launch, pad_to_power_of_two
 from windowkv_kernels.ops._parts import Part, Tile, tile_for
 from windowkv_kernels.ops._score_means import average_windows
-from windowkv_kernels.ops._score_sums import merge_lse, sum_exponentials
-from windowkv_kernels.ops._score_tops import rate_windows, sum_ratings
+from windowkv_kernels.ops._score_ratings import rate_windows, sum_ratings
+from windowkv_kernels.ops._score_sums import LOG2_E, merge_lse, sum_exponentials
 
 MAX_WINDOW = 256  # tokens; a window must fit into one tile
 # A mean leaves so many log-sum-exps of smaller windows, or of more observers, that reading the keys twice is cheaper.
@@ -66,10 +67,16 @@ class Work:
         return self.num_heads * self.num_observers
 
     @property
-    def is_one_pass(self) -> bool:
-        top_p, window_size = self.question.top_p, self.question.window_size
-        is_mean = top_p is None or top_p >= window_size
-        return is_mean and window_size >= MIN_MEAN_WINDOW and self.num_observers <= MAX_MEAN_OBSERVERS
+    def is_mean(self) -> bool:
+        return self.question.top_p is None or self.question.top_p >= self.question.window_size
+
+    @property
+    def follows_from_windows(self) -> bool:
+        """The statistic, once the log-sum-exps of all windows are there."""
+        is_worth_it = (
+            self.question.window_size >= MIN_MEAN_WINDOW and self.num_observers <= MAX_MEAN_OBSERVERS
+        )
+        return self.is_mean and is_worth_it
 
     def split(self, programs_per_split: int) -> tuple[int, int]:
         """(splits, windows per split), whole tiles each, as many as fill the GPU."""
@@ -82,18 +89,24 @@ class Work:
 
 
 def plan(
-    queries: Tensor, keys: Tensor | QuantizedKeys, question: Question, part: Part
+    queries: Tensor,
+    keys: Tensor | QuantizedKeys,
+    question: Question,
+    part: Part,
+    lse: Tensor | None = None,
 ) -> tuple[list[Launch], WindowScores]:
-    """queries [H, α, D]. The scores are there when the launches have run."""
+    """queries [H, α, D], lse [H, α] where it is known. The scores are there when the launches have run."""
     work = _measure(queries, keys, question, part)
     empty = torch.empty(2, work.num_windows, dtype=torch.float32, device=work.device)
     scores = WindowScores(empty[0], empty[1])
-    if work.is_one_pass:
+    if lse is not None:
+        return _plan_ratings(work, (lse * LOG2_E.value).flatten(), scores), scores
+    if work.follows_from_windows:
         window_lse = torch.empty(work.num_windows + 1, work.num_rows, dtype=torch.float32, device=work.device)
-        sums, lse = _plan_sums(work, window_lse)
-        return [*sums, _plan_means(work, lse, window_lse, scores)], scores
-    sums, lse = _plan_sums(work, None)
-    return [*sums, *_plan_tops(work, lse, scores)], scores
+        sums, found = _plan_sums(work, window_lse)
+        return [*sums, _plan_means(work, found, window_lse, scores)], scores
+    sums, found = _plan_sums(work, None)
+    return [*sums, *_plan_ratings(work, found, scores)], scores
 
 
 def _measure(queries: Tensor, keys: Tensor | QuantizedKeys, question: Question, part: Part) -> Work:
@@ -192,7 +205,7 @@ def _plan_means(work: Work, lse: Tensor, window_lse: Tensor, scores: WindowScore
     )
 
 
-def _plan_tops(work: Work, lse: Tensor, scores: WindowScores) -> list[Launch]:
+def _plan_ratings(work: Work, lse: Tensor, scores: WindowScores) -> list[Launch]:
     window_size = work.question.window_size
     top_p = min(work.question.top_p or window_size, window_size)
     observers = min(work.tile["ROWS"], pad_to_power_of_two(work.num_observers))
@@ -211,6 +224,7 @@ def _plan_tops(work: Work, lse: Tensor, scores: WindowScores) -> list[Launch]:
         "HEADS": heads,
         "OBSERVERS": observers,
         "FITS": work.num_observers <= observers,
+        "IS_MEAN": work.is_mean,
     }
     grid = (work.num_kv_heads, num_head_tiles, num_pieces)
     rate = Launch(rate_windows, grid, arguments, work.tile.num_warps, work.tile.num_stages)

@@ -11,10 +11,16 @@ from windowkv_kernels.ops._score_plan import Question, plan
 
 
 def score_windows(
-    queries: Tensor, keys: Tensor, window_size: int, scale: float, top_p: int | None, softcap: float | None
+    queries: Tensor,
+    keys: Tensor,
+    lse: Tensor | None,
+    window_size: int,
+    scale: float,
+    top_p: int | None,
+    softcap: float | None,
 ) -> WindowScores:
     num_review = keys.shape[0] - queries.shape[1]
     question = Question(window_size, scale, top_p, softcap, is_causal=True, num_review=num_review)
-    launches, scores = plan(queries, keys, question, part_of(keys.device))
+    launches, scores = plan(queries, keys, question, part_of(keys.device), lse)
     run_all(launches)
     return scores

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,24 +11,45 @@ from windowkv_kernels.formats import WindowScores
 
 
 def score_windows(
-    queries: Tensor, keys: Tensor, window_size: int, scale: float, top_p: int | None, softcap: float | None
+    queries: Tensor,
+    keys: Tensor,
+    lse: Tensor | None,
+    window_size: int,
+    scale: float,
+    top_p: int | None,
+    softcap: float | None,
 ) -> WindowScores:
     num_tokens, num_kv_heads, _ = keys.shape
     num_observed = queries.shape[1]
     # One key head at a time, so that [H, α, n] never exists as a whole.
     per_head = [
-        token_scores(head_queries, keys[:, head], scale, softcap, is_causal=True)  # [H / Hkv, n]
-        for head, head_queries in enumerate(queries.chunk(num_kv_heads))
+        token_scores(
+            head_queries, keys[:, head], scale, softcap, is_causal=True, lse=head_lse
+        )  # [H / Hkv, n]
+        for head, (head_queries, head_lse) in enumerate(
+            zip(queries.chunk(num_kv_heads), _chunks(lse, num_kv_heads), strict=True)
+        )
     ]
     return window_scores(torch.cat(per_head), window_size, top_p, num_tokens - num_observed, num_observed)
 
 
+def _chunks(lse: Tensor | None, num_kv_heads: int) -> Sequence[Tensor | None]:
+    return [None] * num_kv_heads if lse is None else lse.chunk(num_kv_heads)
+
+
 def token_scores(
-    queries: Tensor, keys: Tensor, scale: float, softcap: float | None, *, is_causal: bool
+    queries: Tensor,
+    keys: Tensor,
+    scale: float,
+    softcap: float | None,
+    *,
+    is_causal: bool,
+    lse: Tensor | None = None,
 ) -> Tensor:
     """Attention each token receives from one key head's query heads, summed over queries: fp32 [heads, n].
 
     queries: [heads, α, D]; keys: [n, D]. is_causal: the queries are those of the last α of the n tokens.
+    lse: [heads, α], where the softmax's denominators are known.
     """
     logits = torch.matmul(queries.float() * scale, keys.float().t())  # [heads, α, n]
     if softcap is not None:
@@ -35,7 +58,8 @@ def token_scores(
         num_observed = queries.shape[1]
         future = torch.ones(num_observed, num_observed, dtype=torch.bool, device=keys.device).triu(1)
         logits[:, :, -num_observed:].masked_fill_(future, float("-inf"))
-    return logits.softmax(dim=-1).sum(dim=1)
+    weights = logits.softmax(dim=-1) if lse is None else (logits - lse[:, :, None]).exp()
+    return weights.sum(dim=1)
 
 
 def window_scores(

@@ -127,6 +127,7 @@ def _observe(resources: Resources, prompt: Prompt, staging: Staging, observed: O
         values=lambda layer: staging.values(layer, prompt.num_tokens),
         rotary=resources.runner.rotary,
         token_ids=prompt.token_ids,
+        lse=observed.lse,
         repeat=lambda token_ids: _repeat(resources, prompt, observed.layers, staging, token_ids),
     )
 

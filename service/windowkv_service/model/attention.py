@@ -55,20 +55,30 @@ AttentionInterface.register(ATTENTION_NAME, attend)
 class Observed:
     """The last num_tokens queries of chosen layers, kept while a prompt is prefilled chunk by chunk.
 
-    by_layer: layer → [num_heads, at most num_tokens, head_dim].
+    by_layer: layer → [num_heads, at most num_tokens, head_dim]. lse: layer → [num_heads, as many] fp32, the log-sum-exp
+    of each query's logits over the tokens it sees, for layers whose attention tells.
     """
 
     def __init__(self, layers: Iterable[int], num_tokens: int) -> None:
         self.layers = frozenset(layers)
         self.num_tokens = num_tokens
         self.by_layer: dict[int, Tensor] = {}
+        self.lse: dict[int, Tensor] = {}
 
-    def see(self, layer: int, queries: Tensor) -> None:
+    def see(self, layer: int, queries: Tensor, lse: Tensor | None = None) -> None:
+        """queries [num_heads, m, head_dim] of m tokens more; lse [num_heads, m]."""
         if layer not in self.layers or self.num_tokens == 0:
             return
-        seen = self.by_layer.get(layer)
-        joined = queries if seen is None else torch.cat([seen, queries], dim=1)
-        self.by_layer[layer] = joined[:, -self.num_tokens :].clone()
+        is_first = layer not in self.by_layer
+        if lse is not None and (is_first or layer in self.lse):
+            self.lse[layer] = self._last(self.lse.get(layer), lse)
+        else:
+            self.lse.pop(layer, None)  # of some of the queries nobody knows it
+        self.by_layer[layer] = self._last(self.by_layer.get(layer), queries)
+
+    def _last(self, seen: Tensor | None, new: Tensor) -> Tensor:
+        joined = new if seen is None else torch.cat([seen, new], dim=1)
+        return joined[:, -self.num_tokens :].clone()
 
 
 class PrefillView:
@@ -82,19 +92,20 @@ class PrefillView:
         self._masks: dict[int | None, Tensor] = {}
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, terms: Terms) -> Tensor:
-        self._observed.see(layer, queries[0])
         seen_keys, seen_values = self._seen(layer, keys[0].transpose(0, 1), values[0].transpose(0, 1))
         sliding_window = terms.sliding_window
         if sliding_window is not None:  # what no query sees is not looked at
             first = max(0, seen_keys.shape[0] - queries.shape[2] - sliding_window + 1)
             seen_keys, seen_values = seen_keys[first:], seen_values[first:]
-        return prompt_attention(
+        output, lse = prompt_attention(
             queries,
             seen_keys.transpose(0, 1).unsqueeze(0),
             seen_values.transpose(0, 1).unsqueeze(0),
             terms,
             lambda: self._mask(queries.shape[2], seen_keys.shape[0], sliding_window, queries.device),
         )
+        self._observed.see(layer, queries[0], None if lse is None else lse[0])
+        return output
 
     def _seen(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """All keys and values up to the new ones, [end, Hkv, D], which are kept where the layer owns them."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.backends.cuda import SDPAParams, can_use_flash_attention
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -21,9 +23,17 @@ class Terms:
     sinks: Tensor | None
 
 
+class Attended(NamedTuple):
+    """output: [1, H, m, D]. lse: [1, H, m] fp32, the log-sum-exp of each query's scaled logits, where the kernel that
+    ran has it."""
+
+    output: Tensor
+    lse: Tensor | None
+
+
 def prompt_attention(
     queries: Tensor, keys: Tensor, values: Tensor, terms: Terms, visible: Callable[[], Tensor]
-) -> Tensor:
+) -> Attended:
     """queries [1, H, m, D] of the last m of n positions, keys and values [1, Hkv, n, D]; visible gives [m, n], what
     causality and the sliding window leave.
 
@@ -31,13 +41,26 @@ def prompt_attention(
     plain causal attention goes to the fused kernels, which know it without a mask, and what slides is packed.
     """
     if not queries.is_cuda or terms.softcap is not None or terms.sinks is not None:
-        return masked_attention(queries, keys, values, visible(), terms)
+        return Attended(masked_attention(queries, keys, values, visible(), terms), None)
     if terms.sliding_window is None:
-        causal = causal_lower_right(queries.shape[2], keys.shape[2])
-        return scaled_dot_product_attention(
-            queries, keys, values, attn_mask=causal, scale=terms.scale, enable_gqa=True
+        return _causal_attention(queries, keys, values, terms.scale)
+    return Attended(packed_attention(queries, keys, values, visible(), terms.scale), None)
+
+
+def _causal_attention(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Attended:
+    """On a GPU: FlashAttention itself where it takes the tensors, for torch's door keeps the log-sum-exps back."""
+    # Not called causal here: torch would take it for the upper left and refuse chunks. The kernel means what we do.
+    asked = SDPAParams(queries, keys, values, None, 0.0, False, True)
+    if queries.shape[3] % 8 == 0 and can_use_flash_attention(asked):
+        output, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
+            queries, keys, values, 0.0, True, False, scale=scale
         )
-    return packed_attention(queries, keys, values, visible(), terms.scale)
+        return Attended(output, lse)
+    causal = causal_lower_right(queries.shape[2], keys.shape[2])
+    output = scaled_dot_product_attention(
+        queries, keys, values, attn_mask=causal, scale=scale, enable_gqa=True
+    )
+    return Attended(output, None)
 
 
 def visible_keys(num_queries: int, num_keys: int, sliding_window: int | None, device: torch.device) -> Tensor:

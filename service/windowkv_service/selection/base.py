@@ -53,6 +53,8 @@ class Observation:
     rotary: positions [m] → (cos, sin), each [m, rotary_dim], of the half-split form of RoPE, which turns the first
         rotary_dim numbers of a head: x · cos + (-x₂, x₁) · sin. None where the model rotates otherwise, or not at all.
     token_ids: the prompt's.
+    lse: layer → [num_heads, α] fp32, log Σ exp of each of these queries' logits over the tokens it sees, of the layers
+        whose attention has told.
     repeat: run these tokens at positions num_tokens … over the whole prompt and keep nothing of them. Answers, for
         every layer of the selector's observed_layers, what it made of them. Every call starts anew behind the prompt.
     """
@@ -66,6 +68,7 @@ class Observation:
     values: Callable[[int], Tensor] = _unseen
     rotary: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
     token_ids: Sequence[int] = ()
+    lse: Mapping[int, Tensor] = field(default_factory=dict)
     repeat: Callable[[Sequence[int]], Mapping[int, Repeated]] = _unseen
 
 

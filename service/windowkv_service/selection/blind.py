@@ -63,4 +63,5 @@ def _mass(observation: Observation, layer: int) -> Tensor:
         window_size=observation.layout.window_size,
         scale=observation.scales[layer],
         softcap=observation.softcaps.get(layer),
+        lse=observation.lse.get(layer),
     ).mass

@@ -142,6 +142,7 @@ def _score_leader(observation: Observation, layer: int, num_voters: int, top_p: 
         scale=observation.scales[layer],
         top_p=top_p,
         softcap=observation.softcaps.get(layer),
+        lse=observation.lse.get(layer),
     )
 
 

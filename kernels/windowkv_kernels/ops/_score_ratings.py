@@ -1,9 +1,10 @@
-"""The second pass over the keys, for the top-p mean: what each token receives, ranked within its window.
+"""The pass over the keys that knows the rows' log-sum-exps: what each token receives, ranked within its window.
 
-Nothing of the size [H, α, n] is ever written, nor of [H, n]: a window's tokens lie in one tile. The keys are read
-twice: a token's rank needs Σ_i 2^logit / Z_i, and the Z_i are known only when all keys have been seen. What a single
-reading would have to keep until then, the logits, is G · α / D times the keys: as much again, written and read.
-Each program goes back over its piece from the end, where the first pass left the keys in L2.
+Nothing of the size [H, α, n] is ever written, nor of [H, n]: a window's tokens lie in one tile. Where a pass before it
+had to find the log-sum-exps, the keys are read twice: a token's rank needs Σ_i 2^logit / Z_i, and the Z_i are known
+only when all keys have been seen. What a single reading would have to keep until then, the logits, is G · α / D times
+the keys: as much again, written and read. So each program goes back over its piece from the end, where that pass left
+the keys in L2.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ def rate_windows(
     HEADS: tl.constexpr,
     OBSERVERS: tl.constexpr,
     FITS: tl.constexpr,  # all observers are in one tile, loaded once
+    IS_MEAN: tl.constexpr,  # all tokens count, and none is ranked
 ):
     """Per window: Σ_heads of the top_p largest t_j among its review tokens, and Σ_heads Σ_j t_j over all of them.
 
@@ -191,11 +193,14 @@ def rate_windows(
         received = tl.where(is_token[:, None], received, 0.0)
         mass = tl.sum(tl.reshape(tl.sum(received, 1), [WINDOWS, WINDOW_PAD]), 1)
         review = tl.where(tokens[:, None] < num_review, received, 0.0)
-        # What is no review token is 0, the least that a token can have: it displaces nobody from the top.
-        per_head = tl.permute(tl.reshape(review, [WINDOWS, WINDOW_PAD, HEADS]), [0, 2, 1])
-        ranked = tl.sort(per_head, descending=True)
-        is_top = tl.arange(0, WINDOW_PAD)[None, None, :] < top_p
-        score = tl.sum(tl.sum(tl.where(is_top, ranked, 0.0), 2), 1)
+        if IS_MEAN:
+            score = tl.sum(tl.reshape(tl.sum(review, 1), [WINDOWS, WINDOW_PAD]), 1)
+        else:
+            # What is no review token is 0, the least that a token can have: it displaces nobody from the top.
+            per_head = tl.permute(tl.reshape(review, [WINDOWS, WINDOW_PAD, HEADS]), [0, 2, 1])
+            ranked = tl.sort(per_head, descending=True)
+            is_top = tl.arange(0, WINDOW_PAD)[None, None, :] < top_p
+            score = tl.sum(tl.sum(tl.where(is_top, ranked, 0.0), 2), 1)
         windows = first_window + tl.arange(0, WINDOWS)
         target = rated + (kv_head * tl.num_programs(1) + tl.program_id(1)) * 2 * num_windows + windows
         tl.store(target, score, mask=windows < last_window)
