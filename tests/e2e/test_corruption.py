@@ -84,7 +84,7 @@ def entry_of(worker: RunningService, name: str) -> Entry:
 
 def read_addresses(entry: Entry) -> list[bytes]:
     """Of blocks that every answer reads: of strips, where the cache keeps tokens, else of the first group's windows."""
-    return [*entry.strip_addresses] or [entry.block_addresses[0][window] for window in entry.windows[0]]
+    return [*entry.strip_addresses] or [entry.block_addresses[0][window] for window in entry.resident[0]]
 
 
 def key(address: bytes) -> bytes:
