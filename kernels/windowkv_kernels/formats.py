@@ -61,18 +61,14 @@ class QuantizedKeys:
         codes, low, step = (tensor[:, head : head + 1] for tensor in (self.codes, self.low, self.step))
         return QuantizedKeys(codes, low, step, self.bits, self.group_tokens)
 
-    def to(self, device: torch.device | str) -> QuantizedKeys:
-        codes, low, step = (tensor.to(device) for tensor in (self.codes, self.low, self.step))
-        return QuantizedKeys(codes, low, step, self.bits, self.group_tokens)
-
-    def to_bytes(self) -> bytes:
-        """codes, low and step one after the other, little endian; from_bytes restores them exactly."""
-        return b"".join(_flat_bytes(tensor) for tensor in (self.codes, self.low, self.step))
+    def flat(self) -> Tensor:
+        """codes, low and step one after the other as bytes, [size_bytes] uint8; from_flat restores them exactly."""
+        return torch.cat([tensor.flatten().view(torch.uint8) for tensor in (self.codes, self.low, self.step)])
 
     @classmethod
-    def from_bytes(
+    def from_flat(
         cls,
-        data: bytes | bytearray | memoryview,
+        flat: Tensor,
         *,
         num_tokens: int,
         num_kv_heads: int,
@@ -80,19 +76,15 @@ class QuantizedKeys:
         bits: int,
         group_tokens: int = 256,
     ) -> QuantizedKeys:
-        """What to_bytes gave, copied, on the CPU. Any other length than the shape asks for is refused."""
+        """What flat() gave, on any device; codes are a view of it. Any other length is refused."""
         scales = (ceil(num_tokens / group_tokens), num_kv_heads, head_dim)
         codes = (num_tokens, num_kv_heads, head_dim * bits // 8)
         expected = cls.count_bytes(num_tokens, num_kv_heads, head_dim, bits=bits, group_tokens=group_tokens)
-        if len(data) != expected:
-            raise ValueError(f"quantized keys of this shape take {expected} bytes, not {len(data)}")
-        flat = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        num_codes, num_scale_bytes = codes[0] * codes[1] * codes[2], scales[0] * scales[1] * scales[2] * 4
-        low, step = (
-            flat[start : start + num_scale_bytes].clone().view(torch.float32).view(scales)
-            for start in (num_codes, num_codes + num_scale_bytes)
-        )
-        return cls(flat[:num_codes].clone().view(codes), low, step, bits, group_tokens)
+        if len(flat) != expected:
+            raise ValueError(f"quantized keys of this shape take {expected} bytes, not {len(flat)}")
+        # Copied: behind the codes they need not lie where a float can.
+        low, step = flat[prod(codes) :].clone().view(torch.float32).view(2, *scales)
+        return cls(flat[: prod(codes)].view(codes), low, step, bits, group_tokens)
 
     @staticmethod
     def count_bytes(
@@ -101,10 +93,6 @@ class QuantizedKeys:
         """size_bytes of the keys of num_tokens, without making them."""
         per_token = num_kv_heads * (head_dim * bits // 8)
         return num_tokens * per_token + ceil(num_tokens / group_tokens) * num_kv_heads * head_dim * 8
-
-
-def _flat_bytes(tensor: Tensor) -> bytes:
-    return bytes(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 @dataclass(frozen=True)

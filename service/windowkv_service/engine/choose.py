@@ -69,8 +69,7 @@ def choose(
         yield from prune(resources, prompt, staging, pruning, on_progress)
         selection = pruning.selection()
         prompt, windows = _laid_out(prompt, selection, compression.method)
-        nothing: Windows = [[] for _ in prompt.layout.groups]
-        return Chosen(prompt, windows, nothing, selection.fidelity)
+        return Chosen(prompt, windows, prompt.no_windows(), selection.fidelity)
     observed = Observed(method.observed_layers(prompt.layout), method.observation_size)
     num_reused = yield from reuse(resources, prompt, staging, method.observation_size, report)
     yield from compute(resources, prompt, staging, observed, num_reused, on_progress)
@@ -82,6 +81,14 @@ def _keeps_all(prompt: Prompt, compression: Compression) -> bool:
     return (
         compression.kept_ratio >= 1.0 or compression.method == "full" or not prompt.layout.selectable_groups
     )
+
+
+def keeps_whole(resources: Resources, prompt: Prompt, compression: Compression) -> bool:
+    """Whether every window of the prompt, as it is computed in full, is kept below whatever is chosen."""
+    if _keeps_all(prompt, compression):
+        return True
+    is_pruned = isinstance(resources.selectors[compression.method], Pruner)
+    return compression.retention is Retention.FULL and not is_pruned
 
 
 def _select(

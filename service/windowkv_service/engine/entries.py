@@ -78,8 +78,7 @@ def _restore_index(
         ttl_s = seconds_left(resources, entry)
         fetched = yield from fetch(resources, addresses, FrameKind.INDEX, report, ttl_s)
         frames = [frame for frame in fetched.found if isinstance(frame, Frame)]
-        model = resources.model
-        index = assemble_index(prompt, profile, frames, dtype=model.dtype, device=model.device)
+        index = yield from assemble_index(resources, prompt, profile, frames)
         if index is not None:
             return index
         report.lose(fetched)

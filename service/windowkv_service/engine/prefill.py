@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from windowkv_service.cache.frame import Frame
 from windowkv_service.domain.requests import Compression
+from windowkv_service.domain.results import PrefillProgress
 from windowkv_service.engine.blocks import Claim, FetchReport, claim_staged
 from windowkv_service.engine.budget import resident_of
-from windowkv_service.engine.choose import Chosen, choose
+from windowkv_service.engine.choose import Chosen, choose, keeps_whole
 from windowkv_service.engine.compute import OnProgress, compute
 from windowkv_service.engine.index import LeaderIndex, index_addresses
-from windowkv_service.engine.outgoing import block_frames
+from windowkv_service.engine.outgoing import Outgoing
 from windowkv_service.engine.prompt import Prompt, Windows
 from windowkv_service.engine.prune import prune, replay
 from windowkv_service.engine.resources import Resources
@@ -47,15 +48,24 @@ def prefill(
     is_kept_below: bool = True,
 ) -> Walk[Prefilled]:
     """The whole way from tokens to chosen blocks. Whoever takes the result releases its claim. Frames are made only of
-    what is to be kept below."""
+    what is to be kept below; what that is for certain goes as soon as it is computed."""
     submitted = time.monotonic()
     yield from resources.staging_free()
     with resources.stage(prompt.num_tokens) as staging:
-        started = time.monotonic()
-        chosen = yield from choose(resources, prompt, compression, staging, report, on_progress)
-        frames = []
+        started, outgoing, certain = time.monotonic(), Outgoing(resources), prompt.no_windows()
+        if is_kept_below and keeps_whole(resources, prompt, compression):
+            certain = prompt.all_windows()
+            outgoing.add(prompt, certain, staging)
+
+        def progressed(progress: PrefillProgress) -> None:
+            outgoing.send(progress.num_done)
+            on_progress(progress)
+
+        chosen = yield from choose(resources, prompt, compression, staging, report, progressed)
+        frames: list[Frame] = []
         if is_kept_below:
-            frames = yield from _outgoing(resources, chosen.prompt, chosen.retained, chosen.index, staging)
+            left = [sorted({*row} - {*gone}) for row, gone in zip(chosen.retained, certain, strict=True)]
+            frames = yield from _outgoing(outgoing, chosen.prompt, left, chosen.index, staging)
         resident = resident_of(resources, prompt, compression, chosen.windows, chosen.index_bytes)
         claim = yield from claim_staged(resources, chosen.prompt, resident, staging)
     ended = time.monotonic()
@@ -77,7 +87,7 @@ def prefill_again(
     yield from resources.staging_free()
     with resources.stage(prompt.num_tokens) as staging:
         yield from _restage_all(resources, prompt, staging, report)
-        frames = yield from _outgoing(resources, prompt, retained, None, staging)
+        frames = yield from _outgoing(Outgoing(resources), prompt, retained, None, staging)
         return (yield from claim_staged(resources, prompt, windows, staging)), frames
 
 
@@ -90,7 +100,9 @@ def rebuild_index(
     with resources.stage(prompt.num_tokens) as staging:
         yield from _restage_all(resources, prompt, staging, report)
         index = LeaderIndex.build(profile, prompt.layout, staging, prompt.num_tokens)
-    return index, index.frames(index_addresses(prompt, profile))
+    outgoing = Outgoing(resources)
+    yield from outgoing.send_index(index, index_addresses(prompt, profile))
+    return index, (yield from outgoing.rest())
 
 
 def _restage_all(resources: Resources, prompt: Prompt, staging: Staging, report: FetchReport) -> Walk[None]:
@@ -104,10 +116,11 @@ def _restage_all(resources: Resources, prompt: Prompt, staging: Staging, report:
 
 
 def _outgoing(
-    resources: Resources, prompt: Prompt, retained: Windows, index: LeaderIndex | None, staging: Staging
+    outgoing: Outgoing, prompt: Prompt, retained: Windows, index: LeaderIndex | None, staging: Staging
 ) -> Walk[list[Frame]]:
-    frames = yield from block_frames(resources, prompt.whole, retained, staging)
-    frames += yield from block_frames(resources, prompt, prompt.strip_blocks(), staging)
+    """All that was added before, the windows that are retained, blocks of strips, and the index."""
+    outgoing.add(prompt.whole, retained, staging)
+    outgoing.add(prompt, prompt.strip_blocks(), staging)
     if index is not None:
-        frames += index.frames(index_addresses(prompt, index.profile))
-    return frames
+        yield from outgoing.send_index(index, index_addresses(prompt, index.profile))
+    return (yield from outgoing.rest())

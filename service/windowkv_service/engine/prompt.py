@@ -87,6 +87,9 @@ class Prompt:
         """What a full cache consists of: every window of every group that its layers can still see."""
         return [list(self.layout.full_windows(group, self.num_tokens)) for group in self.layout.groups]
 
+    def no_windows(self) -> Windows:
+        return [[] for _ in self.layout.groups]
+
     def strip_blocks(self) -> Windows:
         """The blocks that hold strips, of the groups that have them."""
         strips = self.strips

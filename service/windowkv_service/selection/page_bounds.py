@@ -34,18 +34,14 @@ class PageBounds:
     def size_bytes(self) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in (self.low, self.high))
 
-    def to(self, device: torch.device | str) -> PageBounds:
-        return PageBounds(self.low.to(device), self.high.to(device), self.num_tokens, self.window_size)
-
-    def to_bytes(self) -> bytes:
-        """low and high one after the other, as they lie in memory; from_bytes restores them exactly."""
-        both = torch.stack([self.low, self.high]).cpu().view(-1)
-        return both.view(torch.uint8).numpy().tobytes()
+    def flat(self) -> Tensor:
+        """low and high one after the other as bytes, [size_bytes] uint8; from_flat restores them exactly."""
+        return torch.stack([self.low, self.high]).view(-1).view(torch.uint8)
 
     @classmethod
-    def from_bytes(
+    def from_flat(
         cls,
-        data: bytes | bytearray | memoryview,
+        flat: Tensor,
         *,
         num_tokens: int,
         num_kv_heads: int,
@@ -53,13 +49,13 @@ class PageBounds:
         window_size: int,
         dtype: torch.dtype,
     ) -> PageBounds:
-        """What to_bytes gave, copied, on the CPU. Any other length than the shape asks for is refused."""
+        """What flat() gave, as views of it. Any other length than the shape asks for is refused."""
         expected = cls.count_bytes(
             num_tokens, num_kv_heads, head_dim, window_size=window_size, itemsize=dtype.itemsize
         )
-        if len(data) != expected:
-            raise ValueError(f"page bounds of this shape take {expected} bytes, not {len(data)}")
-        both = torch.frombuffer(bytearray(data), dtype=dtype).view(2, -1, num_kv_heads, head_dim)
+        if len(flat) != expected:
+            raise ValueError(f"page bounds of this shape take {expected} bytes, not {len(flat)}")
+        both = flat.view(dtype).view(2, -1, num_kv_heads, head_dim)
         return cls(both[0], both[1], num_tokens, window_size)
 
     @staticmethod

@@ -62,11 +62,9 @@ class QuestProfile(QuestionProfile):
     def index_of(self, keys: Tensor, layout: KVLayout) -> PageBounds:
         return PageBounds.build(keys, layout.window_size)
 
-    def restore(
-        self, data: bytes | memoryview, layout: KVLayout, num_tokens: int, dtype: torch.dtype
-    ) -> PageBounds:
-        return PageBounds.from_bytes(
-            data,
+    def restore(self, flat: Tensor, layout: KVLayout, num_tokens: int, dtype: torch.dtype) -> PageBounds:
+        return PageBounds.from_flat(
+            flat,
             num_tokens=num_tokens,
             num_kv_heads=layout.num_kv_heads,
             head_dim=layout.head_dim,

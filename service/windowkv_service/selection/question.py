@@ -27,9 +27,7 @@ from windowkv_service.selection.windowkv import join_groups
 
 DEFAULT_TEAM_LAYERS = 8
 
-LeaderKeys = (
-    QuantizedKeys | PageBounds
-)  # what an index holds of one leader: size_bytes, to(device), to_bytes()
+LeaderKeys = QuantizedKeys | PageBounds  # what an index holds of one leader: size_bytes, flat()
 
 
 @dataclass(frozen=True)
@@ -91,12 +89,10 @@ class QuestionProfile:
         """What the index holds of a leader whose keys [num_tokens, num_kv_heads, head_dim] are these."""
         return kernels.quantize_keys(keys, bits=self.index_bits)
 
-    def restore(
-        self, data: bytes | memoryview, layout: KVLayout, num_tokens: int, dtype: torch.dtype
-    ) -> LeaderKeys:
-        """index_of's result from its bytes, on the CPU; ValueError where they are of another size. dtype: the keys'."""
-        return QuantizedKeys.from_bytes(
-            data,
+    def restore(self, flat: Tensor, layout: KVLayout, num_tokens: int, dtype: torch.dtype) -> LeaderKeys:
+        """index_of's result from its flat(); ValueError where that is of another size. dtype: the keys'."""
+        return QuantizedKeys.from_flat(
+            flat,
             num_tokens=num_tokens,
             num_kv_heads=layout.num_kv_heads,
             head_dim=layout.head_dim,

@@ -76,7 +76,7 @@ def test_bounds_survive_as_bytes(num_tokens, window_size, heads_per_kv, head_dim
     profile = quest_profile(layout)
     _, keys = observed(num_tokens, heads_per_kv, head_dim, seed)
     pages = profile.index_of(keys.to(dtype), layout)
-    data = pages.to_bytes()
+    data = pages.flat()
     assert len(data) == pages.size_bytes == profile.index_bytes(layout, num_tokens)
     again = profile.restore(data, layout, num_tokens, dtype)
     assert torch.equal(again.low, pages.low) and torch.equal(again.high, pages.high)
