@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from windowkv_client import Retention, Selection
+from windowkv_client import Codec, Retention, Selection
 from windowkv_service.quality.arm import Arm, Visibility, arms, in_turn
 from windowkv_service.quality.method import Method, with_references
 
@@ -40,9 +40,19 @@ def test_a_control_is_the_same_method_answered_otherwise() -> None:
     assert (control.selection, control.retention) == (Selection.FULL, Retention.FULL)
 
 
-@pytest.mark.parametrize("name", ["windowkv@all", "windowkv@auto"])
-def test_an_unknown_control_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="after the @"):
+def test_a_codec_is_part_of_the_method() -> None:
+    assert Method.parse("windowkv+int8@full") == Method("windowkv", Selection.FULL, Codec.INT8)
+    assert Method.parse("windowkv").codec is Codec.EXACT
+    for name in ("full+int4", "windowkv+fp8", "windowkv+int8@full"):
+        assert Method.parse(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "trouble"),
+    [("windowkv@all", "after the @"), ("windowkv@auto", "after the @"), ("windowkv+int3", r"after the \+")],
+)
+def test_an_unknown_control_or_codec_is_refused(name: str, trouble: str) -> None:
+    with pytest.raises(ValueError, match=trouble):
         Method.parse(name)
 
 

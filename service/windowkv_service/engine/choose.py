@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from windowkv_service.domain.requests import Compression, Retention
-from windowkv_service.engine.blocks import FetchReport
 from windowkv_service.engine.budget import block_budget
 from windowkv_service.engine.compute import OnProgress, compute
+from windowkv_service.engine.fetch import FetchReport
 from windowkv_service.engine.index import LeaderIndex
 from windowkv_service.engine.prompt import Prompt, Windows
 from windowkv_service.engine.prune import Pruning, prune

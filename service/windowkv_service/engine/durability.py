@@ -10,8 +10,8 @@ from windowkv_service.cache.jobs import Job, Spilled
 from windowkv_service.domain.keys import Address
 from windowkv_service.domain.requests import Durability
 from windowkv_service.domain.results import Tier
-from windowkv_service.engine.blocks import FetchReport, fetch
 from windowkv_service.engine.entries import prompt_of, seconds_left, spill
+from windowkv_service.engine.fetch import FetchReport, fetch
 from windowkv_service.engine.prefill import prefill_again, rebuild_index
 from windowkv_service.engine.resources import Resources, finished
 from windowkv_service.engine.task import Walk

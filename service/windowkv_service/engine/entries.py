@@ -13,8 +13,9 @@ from windowkv_service.domain.keys import Address
 from windowkv_service.domain.requests import ListRequest, UpdateRequest
 from windowkv_service.domain.results import CacheInfo, CachePage, CacheState, DeleteReceipt, Tier
 from windowkv_service.engine.aliases import announce, retire
-from windowkv_service.engine.blocks import Claim, FetchReport, claim_stored, fetch
+from windowkv_service.engine.blocks import Claim, claim_stored
 from windowkv_service.engine.budget import resident_of
+from windowkv_service.engine.fetch import FetchReport, fetch
 from windowkv_service.engine.index import LeaderIndex, assemble_index, index_addresses
 from windowkv_service.engine.lookup import adopt_all, find
 from windowkv_service.engine.prefill import prefill_again, rebuild_index

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from windowkv_service.cache.entry import Entry
 from windowkv_service.domain.requests import Compression, GenerateRequest, QuestionSelection, Retention
 from windowkv_service.domain.results import MissReason
-from windowkv_service.engine.blocks import Claim, FetchReport
+from windowkv_service.engine.blocks import Claim
 from windowkv_service.engine.entries import claim_windows, make_resident, prompt_of
+from windowkv_service.engine.fetch import FetchReport
 from windowkv_service.engine.index import LeaderIndex
 from windowkv_service.engine.lookup import find
 from windowkv_service.engine.prefill import prefill

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from windowkv_service.cache.frame import Frame
 from windowkv_service.domain.requests import Compression
 from windowkv_service.domain.results import PrefillProgress
-from windowkv_service.engine.blocks import Claim, FetchReport, claim_staged
+from windowkv_service.engine.blocks import Claim, claim_staged
 from windowkv_service.engine.budget import resident_of
 from windowkv_service.engine.choose import Chosen, choose, keeps_whole
 from windowkv_service.engine.compute import OnProgress, compute
+from windowkv_service.engine.fetch import FetchReport
 from windowkv_service.engine.index import LeaderIndex, index_addresses
 from windowkv_service.engine.outgoing import Outgoing
 from windowkv_service.engine.prompt import Prompt, Windows

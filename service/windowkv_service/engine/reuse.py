@@ -12,7 +12,7 @@ from windowkv_service.cache.frame import Frame, FrameKind
 from windowkv_service.cache.prefix import longest_prefix
 from windowkv_service.domain.keys import Address
 from windowkv_service.domain.results import Tier
-from windowkv_service.engine.blocks import MEASURED_BYTES, FetchReport, fetch
+from windowkv_service.engine.fetch import MEASURED_BYTES, FetchReport, fetch
 from windowkv_service.engine.prompt import Prompt
 from windowkv_service.engine.resources import Resources, finished, landed
 from windowkv_service.engine.task import Walk

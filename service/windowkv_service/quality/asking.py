@@ -69,6 +69,7 @@ class Asking:
         return await self.client.caches.create(
             token_ids=prompt.token_ids,
             method=self.arm.method.selector,
+            codec=self.arm.method.codec,
             kept_ratio=self.arm.kept_ratio,
             retention=self.arm.retention,
             ttl=LIFE_S,

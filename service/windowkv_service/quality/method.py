@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from windowkv_client import Retention, Selection
+from windowkv_client import Codec, Retention, Selection
 
 CHOOSING = (Selection.QUESTION, Selection.FULL)  # the answer's windows are not the entry's
 OURS = "windowkv"
@@ -15,28 +15,38 @@ BLIND = ("random", "streamingllm")  # choices that look at nothing; the second i
 
 @dataclass(frozen=True)
 class Method:
-    """selector: its name on the wire. selection: which windows an answer reads; None: the method's own way."""
+    """selector: its name on the wire. selection: which windows an answer reads; None: the method's own way. codec: how
+    blocks are written below the device, and so which numbers an answer reads."""
 
     selector: str
     selection: Selection | None = None
+    codec: Codec = Codec.EXACT
 
     @classmethod
     def parse(cls, text: str) -> Method:
-        """`windowkv`, or a control such as `windowkv@full`: the same cache, answered with that selection.
+        """`windowkv`, with a codec as in `windowkv+int8`, or a control such as `windowkv@full`: the same cache,
+        answered with that selection.
 
-        Raises ValueError where the selection is none that an answer can have.
+        Raises ValueError where the selection is none that an answer can have, or the codec none that a cache can have.
         """
-        selector, _, selection = text.partition("@")
-        if not selection:
-            return cls(selector)
+        rest, _, selection = text.partition("@")
+        selector, _, codec = rest.partition("+")
         known = [str(each) for each in Selection if each is not Selection.AUTO]
-        if selection not in known:
+        if selection and selection not in known:
             raise ValueError(f"{text}: after the @ goes one of {', '.join(known)}")
-        return cls(selector, Selection(selection))
+        if codec and codec not in list(Codec):
+            raise ValueError(f"{text}: after the + goes one of {', '.join(Codec)}")
+        return cls(
+            selector,
+            Selection(selection) if selection else None,
+            Codec(codec or Codec.EXACT),
+        )
 
     @property
     def name(self) -> str:
-        return self.selector if self.selection is None else f"{self.selector}@{self.selection}"
+        codec = "" if self.codec is Codec.EXACT else f"+{self.codec}"
+        selection = "" if self.selection is None else f"@{self.selection}"
+        return f"{self.selector}{codec}{selection}"
 
     @property
     def is_full(self) -> bool:

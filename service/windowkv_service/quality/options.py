@@ -36,7 +36,8 @@ def _what(made: argparse.ArgumentParser) -> None:
         "--method",
         action="append",
         metavar="M",
-        help="its name on the wire, or a control such as windowkv@full: the same cache, answered with that selection; "
+        help="its name on the wire, with a codec as in windowkv+int8, or a control such as windowkv@full: the same "
+        "cache, answered with that selection; "
         f"repeatable; default: {', '.join(METHODS)}",
     )
     made.add_argument(

@@ -16,9 +16,9 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 @contextmanager
-def worker(model: str, device: Device) -> Iterator[str]:
+def worker(model: str, device: Device, redis_url: str | None = None) -> Iterator[str]:
     """The address of a worker on a free loopback port; it stops at the end. Raises UnsupportedModel."""
-    service = assemble(_settings(model, device))
+    service = assemble(_settings(model, device, redis_url))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="quality-worker", daemon=True)
     thread.start()
@@ -34,14 +34,14 @@ def worker(model: str, device: Device) -> Iterator[str]:
         loop.close()
 
 
-def _settings(model: str, device: Device) -> Settings:
+def _settings(model: str, device: Device, redis_url: str | None) -> Settings:
     """Nothing that the environment says of another worker's door or tiers may reach this one."""
     settings: dict[str, Any] = {
         "listen": "127.0.0.1:0",
         "model": model,
         "device": device,
         "num_threads": 1,
-        "redis_url": None,
+        "redis_url": redis_url,
         "tokens_file": None,
         "tls_cert_file": None,
         "tls_key_file": None,
