@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from asking import answer, asking, create_in_redis, frame_keys, prefilled_tokens, random_tokens
+from asking import answer, asking, create_in_redis, frame_keys, metric, prefilled_tokens, random_tokens
 from kernel_cases.quantized import BlocksCase
 from redis_server import RedisServer
 from redis_server import running as running_redis
@@ -112,6 +112,8 @@ def test_redis_and_host_memory_hold_so_much_less(start: START, redis: RedisServe
         assert sum(blocks) == expected + num_blocks * HEADER_BYTES
         (host,) = (tier for tier in client.health().worker.tiers if tier.tier == "host")
         assert host.used_bytes == expected + num_blocks * HEADER_BYTES
+        moved = metric(worker, "windowkv_tier_move_bytes_total", **{"from": "device", "to": "redis"})
+        assert moved == expected + num_blocks * HEADER_BYTES
         worker.ask(forget)
         said = answer(client, QUESTION, cache)
         assert (said.usage.source_tier, said.usage.bytes_fetched) == ("redis", expected)

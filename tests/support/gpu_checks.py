@@ -10,8 +10,10 @@ import torch
 from paged_sequences import WINDOW, PagedSequences, generate
 from torch import Tensor
 
+from windowkv_service.domain.codec import Codec
 from windowkv_service.domain.requests import Sampling
 from windowkv_service.kv.copies import StreamCopies
+from windowkv_service.kv.packing import Packing
 from windowkv_service.kv.page_locked import forget_error, page_locked
 from windowkv_service.model.decode_steps import EXACT, PADDED, DecodeSteps, Graphs
 from windowkv_service.model.prompt_attention import Terms, masked_attention, prompt_attention, visible_keys
@@ -98,6 +100,22 @@ def blocks_go_out_and_come_back_beside_the_model(device: torch.device) -> None:
     assert not arena[42:].any()
 
 
+def quantized_blocks_come_back_as_if_they_had_never_left(device: torch.device) -> None:
+    copies = StreamCopies(device, 64 * ROW_BYTES)
+    blocks = torch.randn(40, *ROW, device=device).bfloat16()
+    for packing in (Packing(codec, in_strips) for codec in Codec for in_strips in (False, True)):
+        packed = packing.pack(blocks)
+        rooms = [copies.take(packed.shape[1]) for _ in range(40)]
+        copies.out(packed.unbind(), rooms).wait()
+        arena, stayed = torch.zeros_like(blocks), blocks.clone()
+        arrival = packing.arrive(arena, range(39, -1, -1))
+        copies.into(rooms, arrival.targets).wait()
+        arrival.unpack()
+        packing.round(stayed, range(40))
+        assert torch.equal(arena.flip(0), stayed)
+        assert torch.equal(stayed, blocks) == packing.codec.is_exact
+
+
 def memory_is_page_locked_as_long_as_anybody_sees_it(device: torch.device) -> None:
     """And a lock that the system refuses troubles nobody's next launch."""
     memory = page_locked(1 << 20, device)
@@ -180,6 +198,7 @@ CHECKS: list[Check] = [
     the_gpu_draws_what_the_processor_draws,
     reading_a_step_waits_for_no_later_one,
     blocks_go_out_and_come_back_beside_the_model,
+    quantized_blocks_come_back_as_if_they_had_never_left,
     memory_is_page_locked_as_long_as_anybody_sees_it,
     ordinary_memory_serves_where_the_page_locked_is_used_up,
     graphs_say_what_single_launches_say,

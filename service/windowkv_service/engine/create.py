@@ -13,9 +13,9 @@ from windowkv_service.domain.keys import TOKEN_ARRAY
 from windowkv_service.domain.requests import Compression, CreateRequest
 from windowkv_service.domain.results import CreateOutcome, PrefillProgress
 from windowkv_service.engine.aliases import announce
-from windowkv_service.engine.fetch import FetchReport
 from windowkv_service.engine.durability import acknowledged, settle
 from windowkv_service.engine.entries import info, spill, spread, take_alias_below
+from windowkv_service.engine.fetch import FetchReport
 from windowkv_service.engine.lookup import adopt, landed
 from windowkv_service.engine.prefill import Prefilled, prefill
 from windowkv_service.engine.prompt import Prompt
