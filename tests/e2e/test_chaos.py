@@ -28,6 +28,7 @@ KINDS = [
     {"kept_ratio": 0.4, "retention": "selected"},
     {"kept_ratio": 0.4, "method": "h2o"},
     {"kept_ratio": 0.4, "method": "pyramidinfer", "retention": "selected"},
+    {"kept_ratio": 0.4, "codec": "int4"},
 ]
 HONEST = (CacheNotFound, TierDown, CacheFull)  # what may be said instead of an answer
 

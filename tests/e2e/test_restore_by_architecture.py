@@ -73,6 +73,21 @@ def test_a_compressed_cache_answers_as_before_and_after_a_loss(
         assert full.token_ids == plain_generate(model, DOCUMENT + QUESTION, 14)
 
 
+def test_a_quantized_cache_answers_as_before_and_after_a_loss(start: START, redis: RedisServer) -> None:
+    with start() as worker, asking(worker) as client:
+        cache = create_in_redis(client, token_ids=DOCUMENT, kept_ratio=0.5, codec="int4")
+        expected = answer(client, QUESTION, cache).token_ids
+        entry = worker.ask(lambda resources: resources.store.get("default", cache.name))
+    with start() as worker, asking(worker) as client:
+        assert answer(client, QUESTION, cache.name).token_ids == expected
+        assert prefilled_tokens(worker) == 0
+    lost = [address for row in entry.block_addresses for address in list(row.values())[::3]]
+    redis.client.delete(*(KEY_PREFIX + address.hex().encode() for address in lost))
+    with start() as worker, asking(worker) as client:
+        said = answer(client, QUESTION, cache.name)
+        assert (said.token_ids, said.usage.is_recomputed) == (expected, True)
+
+
 @pytest.mark.parametrize("method", ["snapkv", "pyramidinfer"])
 def test_a_cache_of_single_tokens_answers_as_before_and_after_a_loss(
     start: START, redis: RedisServer, method: str

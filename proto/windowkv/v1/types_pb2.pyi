@@ -62,10 +62,12 @@ class _CodecEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Codec.ValueType
     head of the values. A number is off by at most 1/252 of its group's largest.
     """
     CODEC_FP8: _Codec.ValueType  # 3
-    """CODEC_FP8 writes 8 bits per number, e4m3 floats with the same scales. A number is off by at most 1/16 of itself."""
+    """CODEC_FP8 writes 8 bits per number, e4m3 floats with the same scales. A number is off by at most 1/16 of itself, or
+    1/455000 of its group's largest where that is more.
+    """
     CODEC_INT4: _Codec.ValueType  # 4
     """CODEC_INT4 writes 4 bits per number, evenly spaced between its group's least and largest. A number is off by at
-    most about 1/30 of their distance.
+    most 1/29 of their distance and 1/3800 of the least.
     """
 
 class Codec(_Codec, metaclass=_CodecEnumTypeWrapper):
@@ -83,10 +85,12 @@ CODEC_INT8: Codec.ValueType  # 2
 head of the values. A number is off by at most 1/252 of its group's largest.
 """
 CODEC_FP8: Codec.ValueType  # 3
-"""CODEC_FP8 writes 8 bits per number, e4m3 floats with the same scales. A number is off by at most 1/16 of itself."""
+"""CODEC_FP8 writes 8 bits per number, e4m3 floats with the same scales. A number is off by at most 1/16 of itself, or
+1/455000 of its group's largest where that is more.
+"""
 CODEC_INT4: Codec.ValueType  # 4
 """CODEC_INT4 writes 4 bits per number, evenly spaced between its group's least and largest. A number is off by at
-most about 1/30 of their distance.
+most 1/29 of their distance and 1/3800 of the least.
 """
 Global___Codec: _TypeAlias = Codec  # noqa: Y015
 
