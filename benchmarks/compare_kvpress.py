@@ -23,7 +23,7 @@ import transformers
 from press_cases import CASES, Case
 from press_models import BUILTIN_NAME, save_models
 from press_table import render
-from read_prompt import ReadPrompt
+from read_prompt import ReadPrompt, load_by_layer
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -120,7 +120,7 @@ def run(kvpress_python: Path, folder: Path) -> dict[str, Any]:
     for case in CASES:
         row: dict[str, Any] = {"method": case.method, "setting": case.setting, "why": case.why, "models": {}}
         for number, (name, path) in enumerate(models.items()):
-            prompt = ReadPrompt(path, token_ids[name], case.window_size)
+            prompt = ReadPrompt(load_by_layer(path, case.window_size), token_ids[name])
             theirs = load_file(folder / f"{number}-{case.name}.safetensors")
             row["models"][name] = compare(case, theirs, prompt)
         rows.append(row)

@@ -7,33 +7,51 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from offline.document import StagedPrompt
 from torch import Tensor
 
 from windowkv_service.kv.buffers import Arenas, Staging
 from windowkv_service.model.attention import Observed
 from windowkv_service.model.loader import LoadedModel, ModelOptions, load
+from windowkv_service.model.pruned_view import Survive
 from windowkv_service.model.runner import Runner
 from windowkv_service.selection import Observation, Repeated
 from windowkv_service.selection.base import ALL_QUERIES
 
 
-class ReadPrompt:
-    """Read once, in fp32, in blocks of window_size tokens of one layer."""
+def load_by_layer(path: Path | str, window_size: int) -> LoadedModel:
+    """In fp32, in blocks of window_size tokens of one layer."""
+    return load(ModelOptions(str(path), "cpu", "float32", window_size, 1))
 
-    def __init__(self, path: Path, token_ids: Sequence[int], window_size: int) -> None:
-        self._model = load(ModelOptions(str(path), "cpu", "float32", window_size, 1))
-        self.layout, self._ids = self._model.layout, list(token_ids)
-        arenas = Arenas(
-            self.layout, {1: 1}, dtype=self._model.dtype, device=self._model.device
-        )  # unused: prefill alone
-        self._runner = Runner(self._model.module, self.layout, arenas, self._model.device)
+
+class ReadPrompt:
+    """All its KV, and the queries of every layer and token."""
+
+    def __init__(self, model: LoadedModel, token_ids: Sequence[int]) -> None:
+        self._model = model
+        self.layout, self._ids = model.layout, list(token_ids)
+        arenas = Arenas(self.layout, {1: 1}, dtype=model.dtype, device=model.device)  # unused: prefill alone
+        self._runner = Runner(model.module, self.layout, arenas, model.device)
         self._staging = self._stage(len(self._ids))
-        self._observed = Observed(range(self._model.num_layers), ALL_QUERIES)
+        self._observed = Observed(range(model.num_layers), ALL_QUERIES)
         self._runner.prefill(self._ids, 0, self._staging, self._observed)
 
     @property
     def model(self) -> LoadedModel:
         return self._model
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self._ids)
+
+    def staged(self) -> StagedPrompt:
+        return StagedPrompt(self._model, self._staging, len(self._ids))
+
+    def pruned(self, survive: Survive) -> StagedPrompt:
+        """Read again, in one piece; what a layer drops is computed by no layer after it."""
+        staging = self._stage(len(self._ids))
+        self._runner.prefill_pruned(self._ids, staging, survive)
+        return StagedPrompt(self._model, staging, len(self._ids))
 
     def observation(self, size: int) -> Observation:
         num_tokens = len(self._ids)

@@ -19,14 +19,36 @@ from windowkv_service.selection.windowkv import published
 CHUNK_TOKENS = 512
 
 
-class CachedDocument:
+class StagedPrompt:
+    """The KV of a prompt's first num_tokens tokens."""
+
+    def __init__(self, model: LoadedModel, staging: Staging, num_tokens: int) -> None:
+        self.model = model
+        self.layout = model.layout
+        self.num_tokens = num_tokens
+        self._staging = staging
+
+    @property
+    def full_bytes(self) -> int:
+        return self.layout.full_bytes(self.num_tokens)
+
+    def keys(self, layer: int) -> Tensor:
+        """[num_tokens, num_kv_heads, head_dim], of any layer, owning or reading."""
+        return self._staging.keys(layer, self.num_tokens)
+
+    def values(self, layer: int) -> Tensor:
+        return self._staging.values(layer, self.num_tokens)
+
+    def without_last(self) -> StagedPrompt:
+        return StagedPrompt(self.model, self._staging, self.num_tokens - 1)
+
+
+class CachedDocument(StagedPrompt):
     """The whole KV of token_ids, and what can be made of it: leader keys, digests, the published choice."""
 
     def __init__(self, model: LoadedModel, token_ids: Sequence[int]) -> None:
-        self.model = model
-        self.layout = model.layout
-        self.num_tokens = len(token_ids)
-        self._staging = Staging(model.layout, self.num_tokens, dtype=model.dtype, device=model.device)
+        staging = Staging(model.layout, len(token_ids), dtype=model.dtype, device=model.device)
+        super().__init__(model, staging, len(token_ids))
         self._selector = published()
         self._observed = Observed(
             self._selector.observed_layers(model.layout), self._selector.observation_size
@@ -43,17 +65,6 @@ class CachedDocument:
         positions = torch.arange(start, start + len(token_ids), device=self.model.device)[None]
         decoder = self.model.module.get_decoder()  # type: ignore[operator]  # every causal model has it
         decoder(input_ids=ids, position_ids=positions, use_cache=False, kv_view=view)
-
-    @property
-    def full_bytes(self) -> int:
-        return self.layout.full_bytes(self.num_tokens)
-
-    def keys(self, layer: int) -> Tensor:
-        """[num_tokens, num_kv_heads, head_dim], of any layer, owning or reading."""
-        return self._staging.keys(layer, self.num_tokens)
-
-    def values(self, layer: int) -> Tensor:
-        return self._staging.values(layer, self.num_tokens)
 
     def stored_keys(self, layer: int, bits: int) -> StoredKeys:
         """What a leader index of so many bits per number holds of a layer."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from offline.choice import Choice
-from offline.document import CachedDocument
+from offline.document import StagedPrompt
 from windowkv_service.kv.layout import KVGroup
 
 
@@ -34,7 +34,7 @@ class Reading:
         )
 
 
-def gather(document: CachedDocument, group: KVGroup, choices: Sequence[Choice]) -> dict[int, Reading]:
+def gather(document: StagedPrompt, group: KVGroup, choices: Sequence[Choice]) -> dict[int, Reading]:
     """Layer → what it reads, for the layers of one group: chosen tokens, then digests. One choice per row."""
     places, bias = _pad([choice.tokens[group.index] for choice in choices])
     for row, choice in enumerate(choices):

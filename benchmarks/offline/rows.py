@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from offline.choice import Choice
-from offline.document import CachedDocument
+from offline.document import StagedPrompt
 from offline.reading import Reading, gather
 from windowkv_service.model.attention import LeadersHeard
 from windowkv_service.model.prompt_attention import Terms
@@ -19,7 +19,7 @@ OnQueries = Callable[[int, Tensor], None]
 class Rows:
     """The model's KV view. Every row has a tail of its own: what was run with `keep`."""
 
-    def __init__(self, document: CachedDocument, num_rows: int) -> None:
+    def __init__(self, document: StagedPrompt, num_rows: int) -> None:
         self._document = document
         self._layout = document.layout
         self._module = document.model.module

@@ -29,10 +29,15 @@ def directory(tmp_path_factory):
     return save_tiny_model(tmp_path_factory.mktemp("read"), "llama")
 
 
+def read(benchmarks, directory, ids, window_size):
+    reading = benchmarks["read_prompt"]
+    return reading.ReadPrompt(reading.load_by_layer(directory, window_size), ids)
+
+
 def test_repeated_tokens_see_the_whole_prompt_and_leave_it_as_it_was(benchmarks, directory):
     ids = list(range(40))
-    prompt = benchmarks["read_prompt"].ReadPrompt(directory, ids, 1)
-    longer = benchmarks["read_prompt"].ReadPrompt(directory, [*ids, 7, 8, 9], 1)
+    prompt = read(benchmarks, directory, ids, 1)
+    longer = read(benchmarks, directory, [*ids, 7, 8, 9], 1)
     before = prompt.observation(1).keys(2).clone()
     again = prompt.observation(1).repeat([7, 8, 9])
     assert set(again) == {0, 1, 2, 3}
@@ -46,7 +51,7 @@ def test_every_case_keeps_the_share_that_the_press_would(benchmarks, directory):
     torch.manual_seed(0)
     ids = torch.randint(0, 250, (128,)).tolist()
     for case in benchmarks["press_cases"].CASES:
-        prompt = benchmarks["read_prompt"].ReadPrompt(directory, ids, case.window_size)
+        prompt = read(benchmarks, directory, ids, case.window_size)
         kept = compare.kept_by(case.ours, prompt, 0.5)
         assert kept.shape == (4, 2, 128)
         assert kept.sum() == kept.numel() // 2, case.name

@@ -11,7 +11,12 @@ What we do differently:
 - Queries come after RoPE and are turned back. Where RoPE scales as well as turns (YaRN), the scale is divided out once.
 - A layer's own scale stands for 1/√d; a soft cap on scores is not modelled, as in the paper.
 - Where positions turn queries in a way that Observation.rotary does not describe, queries are taken as they are.
-- ε is the paper's 0.02; kvpress: 0.
+- ε is the paper's 0.02, of which it uses 0 for needles; kvpress: 0. In a prompt of more than 1 / ε tokens, ε outweighs
+  what is expected of most of them, and the values' norms decide.
+
+What it cannot do: a question is unlike the mean of a document's queries, so its answer is not expected to be looked at,
+be the question in the prompt or not, and the question's own tokens go too. With these kept, and future queries drawn
+like the last 32 (observation_size), it finds the answer (benchmarks/results/visible.md).
 """
 
 from __future__ import annotations
@@ -31,7 +36,8 @@ from windowkv_service.selection.token_selector import TokenSelector
 
 @dataclass(frozen=True)
 class ExpectedAttention:
-    """num_sinks: the first tokens, whose queries are unlike the others'; they stay and are not scored."""
+    """observation_size: so many last queries say what future ones are like; the paper's prefill takes all of them.
+    num_sinks: the first tokens, whose queries are unlike the others'; they stay and are not scored."""
 
     observation_size: int = ALL_QUERIES
     num_future: int = 512
@@ -48,7 +54,7 @@ class ExpectedAttention:
         keys = observation.keys(layer)[self.num_sinks :].float()
         if not keys.shape[0]:
             return torch.zeros(keys.shape[1], observation.num_tokens, device=keys.device)
-        queries = _before_rotation(observation, layer)[:, self.num_sinks :]
+        queries = self._observed_queries(observation, layer)
         turn = self._mean_rotation(observation, queries)
         scale, group = observation.scales[layer], queries.shape[0] // keys.shape[1]
         logits = torch.stack(
@@ -60,6 +66,12 @@ class ExpectedAttention:
         expected = per_kv_head(logits.softmax(dim=-1), keys.shape[1])
         norms = observation.values(layer)[self.num_sinks :].float().norm(dim=-1).t()
         return pad((expected + self.epsilon) * norms, (self.num_sinks, 0))
+
+    def _observed_queries(self, observation: Observation, layer: int) -> Tensor:
+        """fp32 [num_heads, m, head_dim], before RoPE."""
+        queries = observation.queries[layer][:, -self.observation_size :]
+        start = observation.num_tokens - queries.shape[1]
+        return _before_rotation(observation, queries, start)[:, max(0, self.num_sinks - start) :]
 
     def _mean_rotation(self, observation: Observation, queries: Tensor) -> Tensor:
         """[head_dim, head_dim]; turns column vectors."""
@@ -79,15 +91,15 @@ def _expected_logits(queries: Tensor, keys: Tensor, turn: Tensor, scale: float) 
     return keys @ (turn @ mean) * scale + ((keys @ covariance) * keys).sum(dim=-1) * scale**2 / 2
 
 
-def _before_rotation(observation: Observation, layer: int) -> Tensor:
-    """fp32 [num_heads, num_tokens, head_dim]."""
-    queries = observation.queries[layer].float()
+def _before_rotation(observation: Observation, queries: Tensor, start: int) -> Tensor:
+    """queries [num_heads, m, head_dim] of the tokens from start on; the same in fp32, turned back."""
     if observation.rotary is None:
-        return queries
-    cos, sin = observation.rotary(torch.arange(observation.num_tokens, device=queries.device))
+        return queries.float()
+    positions = torch.arange(start, start + queries.shape[1], device=queries.device)
+    cos, sin = observation.rotary(positions)
     cos, sin = cos.float(), sin.float()
     growth = (cos**2 + sin**2).mean(dim=-1, keepdim=True)  # 1 but for RoPE that scales too
-    return _rotate(queries, cos / growth, -sin / growth)
+    return _rotate(queries.float(), cos / growth, -sin / growth)
 
 
 def _rotate(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ What we do differently:
   H2O would have evicted it cannot be lost. Early tokens have been seen by more queries, which favours them in both.
 - Sums are averaged over the query heads of a KV head, and KV heads are stored.
 - Attention is summed in bounded chunks; no [heads, n, n] exists.
+- The answer to one question is no heavy hitter of a long prompt: the few queries that look at it weigh nothing in a sum
+  over all. Summed over the last 32 alone, the same rule finds it (benchmarks/results/visible.md).
 - per_query divides a token's sum by how many queries saw it. kvpress's ObservedAttention does so, and keeps no recent
   half; H2O does not.
 """

@@ -12,6 +12,8 @@ What we do differently:
   is a sentence of one language and tokenizer. announce_first, announce_next and announce_last say it where wanted.
 - No system prompt is told apart; the first four tokens stay, as in kvpress.
 - Every list keeps at least one block, so that no attention is over nothing.
+- A question at the prompt's end is repeated and dropped like the rest: KVzip is made for prompts that are asked later.
+  Were the last 32 tokens kept, it would answer visible questions too (benchmarks/results/visible.md).
 - Lists are really shorter. kvpress keeps them whole and hides what it calls dropped.
 """
 

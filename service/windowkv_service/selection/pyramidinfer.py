@@ -18,6 +18,8 @@ What we do differently:
   layer l keeps the product of its and all earlier ratios, times what makes the whole fit.
 - A layer stores what it passes on; the code stores what reached it, one layer's drop more.
 - The recent tokens are never more than half of what a layer keeps; the published 20 % may be more than the budget.
+- Far below those ratios the first layer drops what no layer has found yet, and none after it can: answers are right as
+  often as the first layer happens to pass them on, whoever looks back (benchmarks/results/visible.md).
 - Answers' tokens are not compressed; the code thins them out, 16 at a time.
 """
 

@@ -137,14 +137,19 @@ def rotation(prompt, position):
 
 
 @settings(max_examples=20, deadline=None)
-@given(prompt=prompts, sinks=st.integers(0, 5), epsilon=st.sampled_from([0.0, 0.02]))
-def test_expected_attention_draws_future_queries_like_the_prompts(prompt, sinks, epsilon):
+@given(
+    prompt=prompts,
+    sinks=st.integers(0, 5),
+    epsilon=st.sampled_from([0.0, 0.02]),
+    observed=st.sampled_from([1, 3, ALL_QUERIES]),
+)
+def test_expected_attention_draws_future_queries_like_the_prompts(prompt, sinks, epsilon, observed):
     n, scale, num_future = prompt.num_tokens, prompt.scales[0], 5
     queries, keys = prompt.queries[0].double().numpy(), prompt.keys[0].double().numpy()
     mean_turn = sum(rotation(prompt, n + step) for step in range(num_future)) / num_future
     per_head = np.zeros((len(queries), n))
     for head in range(len(queries)) if n > sinks else []:
-        raw = np.array([rotation(prompt, i).T @ queries[head, i] for i in range(sinks, n)])
+        raw = np.array([rotation(prompt, i).T @ queries[head, i] for i in range(max(sinks, n - observed), n)])
         mean = raw.mean(axis=0)
         spread = sum(np.outer(q - mean, q - mean) for q in raw) / len(raw)
         own = keys[sinks:, head // (len(queries) // keys.shape[1])]
@@ -157,7 +162,7 @@ def test_expected_attention_draws_future_queries_like_the_prompts(prompt, sinks,
     norms = np.linalg.norm(prompt.values[0].double().numpy(), axis=-1).T
     expected = (by_kv_head(prompt, per_head) + epsilon) * norms
     expected[:, :sinks] = 0
-    got = scores_of(ExpectedAttention(num_future=num_future, num_sinks=sinks, epsilon=epsilon), prompt)
+    got = scores_of(ExpectedAttention(observed, num_future, sinks, epsilon), prompt)
     np.testing.assert_allclose(got, expected, atol=2e-4)
 
 
