@@ -17,6 +17,7 @@ class Problem:
     """bytes: what must be read and written at least, as the floor counts it; 0: the floor is one launch.
 
     goal: the share of the floor to reach, or None. prepare: allocates on a device, and gives the call to time.
+    peer: the same for somebody else's kernel on the same work, None where that is not installed.
     """
 
     operation: str
@@ -25,6 +26,7 @@ class Problem:
     flops: int
     goal: float | None
     prepare: Callable[[torch.device], Work]
+    peer: Callable[[torch.device], Work | None] = lambda device: None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import flashinfer_decode
 import torch
 from kernel_problem import BF16, LLAMA, QWEN, Model, Problem, Work, pool, tables
 from torch import Tensor
@@ -46,10 +47,13 @@ def problems() -> Iterator[Problem]:
 
 
 def decode(model: Model, batch: int, kept: int, window_size: int, length: int = 1) -> Problem:
-    def prepare(device: torch.device) -> Work:
+    def memory(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         blocks = pool(model, batch * kept // window_size, 1, window_size, device)
-        table, positions = tables(batch, kept, window_size, device)
         queries = torch.randn(batch, model.heads, length, model.head_dim, dtype=BF16, device=device)
+        return queries, blocks, *tables(batch, kept, window_size, device)
+
+    def prepare(device: torch.device) -> Work:
+        queries, blocks, table, positions = memory(device)
         asked = torch.arange(kept - length, kept, device=device).expand(batch, -1).contiguous()
         filled = torch.full((batch,), kept, device=device) if length == 1 else None
         return lambda: kernels.decode_attention(
@@ -57,18 +61,15 @@ def decode(model: Model, batch: int, kept: int, window_size: int, length: int = 
         )
 
     shape = f"{model.name}, batch {batch}, {kept} kept, ω {window_size}"
-    flops = 4 * batch * length * model.heads * kept * model.head_dim
+    size, flops = batch * kept * model.token_bytes, 4 * batch * length * model.heads * kept * model.head_dim
     if length > 1:
-        return Problem(
-            "decode_attention",
-            f"{shape}, {length} tokens",
-            batch * kept * model.token_bytes,
-            flops,
-            None,
-            prepare,
-        )
+        return Problem("decode_attention", f"{shape}, {length} tokens", size, flops, None, prepare)
     goal = 0.85 if batch >= 16 else None
-    return Problem("decode_attention", shape, batch * kept * model.token_bytes, flops, goal, prepare)
+
+    def peer(device: torch.device) -> Work | None:
+        return flashinfer_decode.prepare(model, *memory(device)[:3])
+
+    return Problem("decode_attention", shape, size, flops, goal, prepare, peer)
 
 
 def shared_prefix(model: Model, batch: int, shared: int, own: int) -> Problem:

@@ -42,7 +42,7 @@ NO_GPU = "There is no NVIDIA GPU that torch can use here: nothing was measured."
 
 @dataclass(frozen=True)
 class Row:
-    """seconds and floor_s are None where nothing was measured."""
+    """seconds and floor_s are None where nothing was measured, peer_s where there was nothing to compare with."""
 
     operation: str
     shape: str
@@ -51,6 +51,7 @@ class Row:
     goal: float | None
     seconds: float | None = None
     floor_s: float | None = None
+    peer_s: float | None = None
 
     @property
     def share(self) -> float | None:
@@ -95,8 +96,9 @@ def measure(clock: GpuClock, bandwidth: float, launch_s: float) -> list[Row]:
         seconds = clock.seconds(work)
         del work
         torch.cuda.empty_cache()
+        peer_s = measure_peer(clock, problem)
         floor_s = problem.bytes / bandwidth if problem.bytes else launch_s
-        row = Row(**(asdict(planned(problem)) | {"seconds": seconds, "floor_s": floor_s}))
+        row = Row(**(asdict(planned(problem)) | {"seconds": seconds, "floor_s": floor_s, "peer_s": peer_s}))
         rows.append(row)
         print(
             f"{1e6 * seconds:10.1f} µs  {100 * floor_s / seconds:5.1f} %  {row.operation}, {row.shape}",
@@ -105,13 +107,26 @@ def measure(clock: GpuClock, bandwidth: float, launch_s: float) -> list[Row]:
     return rows
 
 
+def measure_peer(clock: GpuClock, problem: Problem) -> float | None:
+    """Somebody else's kernel on the same work. That it does not run here is no fault of ours."""
+    try:
+        work = problem.peer(clock.device)
+        return None if work is None else clock.seconds(work)
+    except Exception as error:
+        print(f"not compared: {problem.shape}: {type(error).__name__}: {error}", file=sys.stderr)
+        return None
+    finally:
+        torch.cuda.empty_cache()
+
+
 def render(rows: Sequence[Row], machine: dict[str, str]) -> str:
     lines = [
         "# Kernels on a GPU",
         "",
         "By `benchmarks/gpu.sh`. Floor: the bytes that cannot be avoided over the copy ",
     ]
-    lines[-1] += "bandwidth of the same run, or one empty launch. Share: floor over time."
+    lines[-1] += "bandwidth of the same run, or one empty launch. Share: floor over time. "
+    lines[-1] += "FlashInfer: its batch decode on the same blocks, where it is installed."
     lines += [
         "",
         "| machine | |",
@@ -120,15 +135,19 @@ def render(rows: Sequence[Row], machine: dict[str, str]) -> str:
         "",
     ]
     lines += [
-        "| operation | shape | bytes | FLOPs | floor, µs | time, µs | share | goal |",
-        "|---|---|---|---|---|---|---|---|",
+        "| operation | shape | bytes | FLOPs | floor, µs | time, µs | share | goal | FlashInfer, µs |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         measured = ["not measured"] * 3
         if row.seconds is not None and row.floor_s is not None and row.share is not None:
             measured = [f"{1e6 * row.floor_s:.1f}", f"{1e6 * row.seconds:.1f}", f"{100 * row.share:.0f} %"]
         goal = "–" if row.goal is None else f"≥ {100 * row.goal:.0f} %"
-        cells = [f"`{row.operation}`", row.shape, f"{row.bytes:.3g}", f"{row.flops:.3g}", *measured, goal]
+        peer = "–"
+        if row.operation == "decode_attention":
+            peer = "not measured" if row.peer_s is None else f"{1e6 * row.peer_s:.1f}"
+        facts = [f"`{row.operation}`", row.shape, f"{row.bytes:.3g}", f"{row.flops:.3g}"]
+        cells = [*facts, *measured, goal, peer]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

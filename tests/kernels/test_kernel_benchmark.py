@@ -68,6 +68,20 @@ def test_every_problem_is_one_that_its_operation_takes(
         assert launched, problem.shape
 
 
+def test_a_peer_that_is_not_installed_is_not_compared(
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "flashinfer", None)
+    table = torch.arange(4).view(2, 2)
+    blocks, queries = torch.zeros(4, 1, 2, 8, 1, 16), torch.zeros(2, 2, 1, 16)
+    model = benchmark("kernel_problem").Model("small", 2, 1, 16)
+    assert benchmark("flashinfer_decode").prepare(model, queries, blocks, table) is None
+    rows = [benchmark("kernel_speed").planned(each) for each in benchmark("kernel_problems").problems()]
+    rendered = benchmark("kernel_speed").render(rows, {"GPU": "none"})
+    compared = [line for line in rendered.splitlines() if line.endswith("not measured |")]
+    assert len(compared) == sum(row.operation == "decode_attention" for row in rows)
+
+
 def test_checking_tells_what_fails_and_goes_on(benchmark: Any) -> None:
     """Here: a GPU that no machine has."""
     speed = benchmark("kernel_speed")
