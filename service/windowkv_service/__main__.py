@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from windowkv_service.assembly import Service, assemble
 from windowkv_service.config import Settings
+from windowkv_service.engine.warm_up import warm_up
 from windowkv_service.errors import UnsupportedModel
 from windowkv_service.telemetry import MetricsEndpoint, configure_logging, get_logger, serve_metrics
 
@@ -67,6 +68,8 @@ async def serve(settings: Settings) -> None:
     service.engine.start()
     endpoint = _serve_metrics(settings, service)
     try:
+        if service.needs_warm_up:
+            await warm_up(service.engine)
         port = await service.server.start()
         sys.stdout.write(f"listening on {_address(settings.listen, port)}\n")
         sys.stdout.flush()

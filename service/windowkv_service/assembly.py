@@ -45,6 +45,7 @@ class Service:
     engine: Engine
     server: Server
     metrics: Metrics
+    needs_warm_up: bool  # its first request would wait for compilers
 
 
 def assemble(settings: Settings, clock: Clock = time.time) -> Service:
@@ -61,7 +62,7 @@ def assemble(settings: Settings, clock: Clock = time.time) -> Service:
         log.warning(
             "development secret in use", advice="set WINDOWKV_SECRET where tenants must not guess addresses"
         )
-    return Service(engine, server, metrics)
+    return Service(engine, server, metrics, needs_warm_up=resources.model.device.type == "cuda")
 
 
 def build_resources(

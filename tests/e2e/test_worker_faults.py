@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
-from asking import answer, asking, metric, random_tokens
+import torch
+from asking import answer, asking, check_books, metric, random_tokens
 from eventually import eventually
 from held_worker import held
 from running_service import RunningService, running
 from tiny_models import save_tiny_model
 
-from windowkv_client import Client, Draining, InternalError, RetryPolicy
+from windowkv_client import CacheFull, Client, Draining, InternalError, RetryPolicy
+from windowkv_service.engine import resources
 from windowkv_service.engine.text import AnswerText
+from windowkv_service.kv.buffers import Staging
+from windowkv_service.kv.layout import KVLayout
 
 QUESTION = random_tokens(2, 9)
 
@@ -119,3 +124,20 @@ def test_a_worker_whose_thread_has_ended_says_so_instead_of_hanging(worker: Runn
         assert eventually(lambda: not client.health().is_serving)
         with pytest.raises(Draining):
             answer(client, QUESTION)
+
+
+def test_a_prompt_that_the_device_cannot_stage_is_refused_and_others_are_not(
+    worker: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SmallStaging(Staging):
+        def __init__(self, layout: KVLayout, capacity: int, **options: Any) -> None:
+            if capacity > 100:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            super().__init__(layout, capacity, **options)
+
+    monkeypatch.setattr(resources, "Staging", SmallStaging)
+    with Client(worker.target, retry=RetryPolicy(max_attempts=1)) as client:
+        with pytest.raises(CacheFull, match="157 tokens"):
+            client.caches.create(token_ids=random_tokens(3, 157))
+        client.caches.create(token_ids=random_tokens(3, 90))
+    check_books(worker)

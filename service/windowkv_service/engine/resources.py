@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch
+
 from windowkv_service.cache.entry import Entry
 from windowkv_service.cache.jobs import Job, ManifestRef, Spilled
 from windowkv_service.cache.store import PrefixStore
@@ -80,11 +82,15 @@ class Resources:
 
     @contextmanager
     def stage(self, num_tokens: int) -> Iterator[Staging]:
-        """Staging for one prompt; whoever enters has waited until it is free."""
+        """Staging for one prompt; whoever enters has waited until it is free. CacheFull where the device has no memory
+        for it."""
         assert self.staging is None
-        self.staging = Staging(
-            self.model.layout, num_tokens, dtype=self.model.dtype, device=self.model.device
-        )
+        try:
+            self.staging = Staging(
+                self.model.layout, num_tokens, dtype=self.model.dtype, device=self.model.device
+            )
+        except torch.OutOfMemoryError as error:
+            raise CacheFull(f"the device has no memory to prefill {num_tokens} tokens at once") from error
         self.metrics.steps.set_staging(self.staging.size_bytes)
         try:
             yield self.staging
