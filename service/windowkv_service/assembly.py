@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ log = get_logger(__name__)
 Clock = Callable[[], float]
 # On a GPU fewer blocks are as quickly read by each sequence as by a launch more; a processor has one way for both.
 MIN_SHARED_BLOCKS = 32
+MAX_READERS = 4  # threads that verify frames: a few are as quick as a GPU takes them in
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,14 @@ def build_resources(
     redis = None
     if settings.redis_url is not None:
         redis = RedisTier(settings.redis_url, load_budget_s=settings.load_budget_s, events=events)
-    transfers = Transfers(host, redis, max_pending_bytes=max_pending_bytes, wake=inbox.wake, events=events)
+    transfers = Transfers(
+        host,
+        redis,
+        max_pending_bytes=max_pending_bytes,
+        num_threads=min(MAX_READERS, max(2, os.cpu_count() or 0)),
+        wake=inbox.wake,
+        events=events,
+    )
     methods = selectors(profile)
     resources = Resources(
         model=model,

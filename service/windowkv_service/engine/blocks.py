@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from itertools import groupby
 
 from windowkv_service.cache.entry import PlacedBlock
 from windowkv_service.cache.frame import Frame, FrameKind
+from windowkv_service.cache.jobs import Fetched
 from windowkv_service.domain.keys import Address
 from windowkv_service.engine.fetch import FetchReport, fetch
+from windowkv_service.engine.filling import Filling, Place
 from windowkv_service.engine.prompt import Blocks, Prompt, Windows
-from windowkv_service.engine.resources import Resources, landed
+from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.task import Walk
 from windowkv_service.kv.buffers import Staging
-from windowkv_service.kv.copies import Copies
-from windowkv_service.kv.layout import KVGroup
-from windowkv_service.kv.packing import Arrival
-
-Place = tuple[KVGroup, int]  # a group and the place of a window in its list
 
 
 class Claim:
@@ -66,45 +61,17 @@ class Claim:
         """Private blocks for all that is missing, by arena; they are the caller's until filled in."""
         return (yield from resources.take_blocks(self.needs()))
 
-    def fill_from(
-        self, frames: dict[Place, Frame], taken: dict[int, list[int]], copies: Copies
-    ) -> Walk[None]:
-        """Write fetched blocks, beside the model; what does not fit its place stays missing. What somebody else has
-        fetched meanwhile is shared. What stays in taken was not needed."""
-        coming = [
-            place
-            for place, frame in frames.items()
-            if not self._share(place) and self._device.fits(place[0], self.prompt.packing(place[0]), frame)
-        ]
-        spare = {arena: iter(block_ids) for arena, block_ids in taken.items()}
-        block_ids = [next(spare[self._device.arenas.arena_of(group)]) for group, _ in coming]
-        arrivals = self._arrivals([group for group, _ in coming], block_ids)
-        targets = [target for arrival in arrivals for target in arrival.targets]
-        yield from landed(copies.into([frames[place].payload for place in coming], targets))
-        for arrival in arrivals:
-            arrival.unpack()
-        used: dict[int, set[int]] = {arena: set() for arena in taken}
-        for (group, number), block_id in zip(coming, block_ids, strict=True):
-            if not self._share((group, number)):
-                self._device.pool(group).bind(block_id, self.address((group, number)))
-                self._ids[group.index][number] = block_id
-                used[self._device.arenas.arena_of(group)].add(block_id)
-        for arena, gone in used.items():
-            taken[arena] = [block_id for block_id in taken[arena] if block_id not in gone]
-
-    def _arrivals(self, groups: Sequence[KVGroup], block_ids: Sequence[int]) -> list[Arrival]:
-        """Of blocks in this order, those of a group together."""
-        ids = iter(block_ids)
-        return [
-            self.prompt.packing(group).arrive(self._device.arenas.of(group), [next(ids) for _ in each])
-            for group, each in groupby(groups)
-        ]
-
-    def _share(self, place: Place) -> bool:
+    def share(self, place: Place) -> bool:
         """Whether the device has the block by now; if so, take part in it."""
         group, number = place
         self._ids[group.index][number] = shared = self._device.share(group, self.address(place))
         return shared is not None
+
+    def bind(self, place: Place, block_id: int) -> None:
+        """A private block holds the place's bytes now: whoever looks for them finds it."""
+        group, number = place
+        self._device.pool(group).bind(block_id, self.address(place))
+        self._ids[group.index][number] = block_id
 
     def fill_staged(self, staging: Staging, taken: dict[int, list[int]]) -> None:
         """Copy all that is missing from a prefilled prompt, one gather per group, as it would come up from below."""
@@ -119,8 +86,7 @@ class Claim:
             self.prompt.gather(staging, group, windows, arena, block_ids)
             self.prompt.packing(group).round(arena, block_ids)
             for number, block_id in zip(numbers, block_ids, strict=True):
-                self._device.pool(group).bind(block_id, self.address((group, number)))
-                self._ids[group.index][number] = block_id
+                self.bind((group, number), block_id)
 
     def release(self) -> None:
         for group, ids in zip(self.prompt.layout.groups, self._ids, strict=True):
@@ -178,18 +144,21 @@ def _unused(resources: Resources, prompt: Prompt, windows: Windows) -> Counter[i
 
 
 def _fetch_missing(resources: Resources, claim: Claim, report: FetchReport, ttl_s: float) -> Walk[None]:
+    """Some come up while others are still being verified."""
     taken = yield from claim.take(resources)
+    filling = Filling(resources, claim, taken)
+    places = claim.missing()
+
+    def begin(first: int, fetched: Fetched) -> None:
+        some = zip(places[first:], fetched.found, strict=False)
+        filling.begin({place: frame for place, frame in some if isinstance(frame, Frame)})
+
     try:
-        places = claim.missing()
         addresses = [claim.address(place) for place in places]
-        fetched = yield from fetch(resources, addresses, FrameKind.BLOCK, report, ttl_s)
+        fetched = yield from fetch(resources, addresses, FrameKind.BLOCK, report, ttl_s, begin)
         report.lose(fetched)
-        found = {
-            place: frame
-            for place, frame in zip(places, fetched.found, strict=True)
-            if isinstance(frame, Frame)
-        }
-        yield from claim.fill_from(found, taken, resources.copies)
+        yield from filling.end()
     finally:
-        for arena, spare in taken.items():
-            resources.device.pools[arena].release(spare)
+        filling.wait()
+        for arena, spare in filling.spare.items():
+            resources.device.pools[arena].release([*spare])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,7 +19,11 @@ from windowkv_service.engine.prompt import Prompt
 from windowkv_service.engine.resources import Resources, finished, landed
 from windowkv_service.engine.task import Walk
 from windowkv_service.kv.buffers import Staging
+from windowkv_service.kv.copies import Landing
 from windowkv_service.kv.layout import KVGroup
+
+PIECE_BYTES = 32 << 20  # brought up at once
+MAX_PIECES = 2
 
 
 def reuse(
@@ -30,14 +36,17 @@ def reuse(
     likely = yield from _likely(resources, prompt, limit)
     if likely == 0 or not _is_worth_loading(resources, prompt, likely):
         return 0
-    blocks = yield from _collect(resources, prompt, likely, report)
+    missing = [address for _, row in _lacking(resources, prompt, likely) for address in row]
+    fetched = yield from fetch(resources, missing, FrameKind.BLOCK, report)
+    frames = {frame.address: frame for frame in fetched.found if isinstance(frame, Frame)}
+    found = [_Found.of(resources, prompt, group, likely, frames) for group in prompt.layout.groups]
     reaches = [None if group.is_selectable else prompt.layout.reach(group) for group in prompt.layout.groups]
-    num_windows = longest_prefix([[block is not None for block in row] for row in blocks], reaches)
-    for group, row, reach in zip(prompt.layout.groups, blocks, reaches, strict=True):
-        first = 0 if reach is None else max(0, num_windows - reach)
-        _scatter(
-            prompt, group, first, [block for block in row[first:num_windows] if block is not None], staging
-        )
+    num_windows = longest_prefix([each.is_there for each in found], reaches)
+    needed = [range(0 if reach is None else max(0, num_windows - reach), num_windows) for reach in reaches]
+    for each, windows in zip(found, needed, strict=True):  # before anybody else may want their room
+        each.scatter_resident(staging, windows)
+    for each, windows in zip(found, needed, strict=True):
+        yield from each.bring(staging, windows)
     return num_windows * prompt.layout.window_size
 
 
@@ -73,51 +82,78 @@ def _lacking(
         yield group, [address for address in row if resources.device.pool(group).find(address) is None]
 
 
-def _collect(
-    resources: Resources, prompt: Prompt, num_windows: int, report: FetchReport
-) -> Walk[list[list[Tensor | None]]]:
-    """[group][window] → the block's verified numbers, or None where no tier has them."""
-    rows = [
-        [prompt.address(group, window) for window in range(num_windows)] for group in prompt.layout.groups
-    ]
-    missing = [address for _, row in _lacking(resources, prompt, num_windows) for address in row]
-    fetched = yield from fetch(resources, missing, FrameKind.BLOCK, report)
-    frames = {frame.address: frame for frame in fetched.found if isinstance(frame, Frame)}
-    arrived = yield from _arrive(resources, prompt, rows, frames)
-    return [
-        [_block(resources, group, address, arrived) for address in row]
-        for group, row in zip(prompt.layout.groups, rows, strict=True)
-    ]
+@dataclass(frozen=True)
+class _Found:
+    """Where the first windows of one layer group are: in blocks of the device, else in verified frames."""
 
+    resources: Resources
+    prompt: Prompt
+    group: KVGroup
+    where: Sequence[int | Frame | None]
 
-def _arrive(
-    resources: Resources, prompt: Prompt, rows: list[list[Address]], frames: dict[Address, Frame]
-) -> Walk[dict[Address, Tensor]]:
-    """Fetched frames as blocks on the device; what is no block of its group is left out."""
-    blocks = {
-        address: torch.empty_like(resources.device.arenas.of(group)[0])
-        for group, row in zip(prompt.layout.groups, rows, strict=True)
-        for address in row
-        if address in frames and resources.device.fits(group, prompt.packing(group), frames[address])
-    }
-    payloads = [frames[address].payload for address in blocks]
-    yield from landed(resources.copies.into(payloads, list(blocks.values())))
-    return blocks
+    @classmethod
+    def of(
+        cls,
+        resources: Resources,
+        prompt: Prompt,
+        group: KVGroup,
+        num_windows: int,
+        frames: Mapping[Address, Frame],
+    ) -> _Found:
+        """What is no block of the group is left out."""
+        pool, packing = resources.device.pool(group), prompt.packing(group)
 
+        def place(address: Address) -> int | Frame | None:
+            block_id, frame = pool.find(address), frames.get(address)
+            if block_id is None and frame is not None and resources.device.fits(group, packing, frame):
+                return frame
+            return block_id
 
-def _block(
-    resources: Resources, group: KVGroup, address: Address, arrived: dict[Address, Tensor]
-) -> Tensor | None:
-    block_id = resources.device.pool(group).find(address)
-    return arrived.get(address) if block_id is None else resources.device.arenas.of(group)[block_id]
+        where = [place(prompt.address(group, window)) for window in range(num_windows)]
+        return cls(resources, prompt, group, where)
 
+    @property
+    def is_there(self) -> list[bool]:
+        return [each is not None for each in self.where]
 
-def _scatter(prompt: Prompt, group: KVGroup, first: int, blocks: list[Tensor], staging: Staging) -> None:
-    if not blocks:
-        return
-    device = staging.tensor.device
-    numbers = torch.arange(len(blocks), device=device)
-    layers = [staging.rows[layer] for layer in group.layers]
-    kernels.scatter_windows(
-        torch.stack(blocks), numbers, staging.tensor, layers, first + numbers, prompt.num_tokens
-    )
+    def scatter_resident(self, staging: Staging, windows: Sequence[int]) -> None:
+        """What the device has, straight from its blocks."""
+        there = {window: each for window in windows if isinstance(each := self.where[window], int)}
+        if there:
+            self._scatter(
+                self.resources.device.arenas.of(self.group), list(there.values()), list(there), staging
+            )
+
+    def bring(self, staging: Staging, windows: Sequence[int]) -> Walk[None]:
+        """What came from below, in pieces: beside staging the device holds no more than MAX_PIECES of them."""
+        frames = [(window, each) for window in windows if isinstance(each := self.where[window], Frame)]
+        at_once = max(1, PIECE_BYTES // self.prompt.layout.block_bytes(self.group))
+        under_way: deque[tuple[Landing, Tensor, list[int]]] = deque()
+        try:
+            for start in range(0, len(frames), at_once):
+                if len(under_way) == MAX_PIECES:
+                    yield from self._land(*under_way[0], staging)
+                    under_way.popleft()
+                under_way.append(self._send(frames[start : start + at_once], staging))
+            while under_way:
+                yield from self._land(*under_way[0], staging)
+                under_way.popleft()
+        finally:
+            for landing, *_ in under_way:  # their memory is others' after that
+                landing.wait()
+
+    def _send(
+        self, frames: Sequence[tuple[int, Frame]], staging: Staging
+    ) -> tuple[Landing, Tensor, list[int]]:
+        blocks = staging.tensor.new_empty((len(frames), *self.prompt.layout.block_shape(self.group)))
+        landing = self.resources.copies.into([frame.payload for _, frame in frames], blocks.unbind())
+        return landing, blocks, [window for window, _ in frames]
+
+    def _land(self, landing: Landing, blocks: Tensor, windows: list[int], staging: Staging) -> Walk[None]:
+        yield from landed(landing)
+        self._scatter(blocks, list(range(len(blocks))), windows, staging)
+
+    def _scatter(self, blocks: Tensor, block_ids: list[int], windows: list[int], staging: Staging) -> None:
+        ids, numbers = (torch.tensor(each, device=blocks.device) for each in (block_ids, windows))
+        layers = [staging.rows[layer] for layer in self.group.layers]
+        kernels.scatter_windows(blocks, ids, staging.tensor, layers, numbers, self.prompt.num_tokens)
