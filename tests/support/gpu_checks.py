@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from paged_sequences import WINDOW, PagedSequences, generate
+from paged_sequences import GROWING_ROPE, WINDOW, PagedSequences, generate
 from torch import Tensor
 
 from windowkv_service.domain.codec import Codec
@@ -146,21 +146,32 @@ def graphs_say_what_single_launches_say(device: torch.device) -> None:
     held = PagedSequences.make(device)
     graphs = DecodeSteps(held.runner, WINDOW, device, PADDED, Graphs(device))
     for rows in ([0], [1, 2], [0, 1, 2], [2, 0], [1]):
-        plain = PagedSequences.make(device)
-        expected = generate(plain, DecodeSteps(plain.runner, WINDOW, device, EXACT), rows)
-        for one, other in zip(expected, generate(held, graphs, rows), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
-    apart, plain = (PagedSequences.make(device, num_common=5) for _ in range(2))
-    sharing = DecodeSteps(apart.runner, WINDOW, device, PADDED, Graphs(device))
-    expected = generate(plain, DecodeSteps(plain.runner, WINDOW, device, EXACT), [0, 1, 2])
-    for one, other in zip(expected, generate(apart, sharing, [0, 1, 2], min_shared=1), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+        _agree(graphs, held, PagedSequences.make(device), rows)
     held.begin(graphs, [0, 1, 2])
     token_ids = torch.ones(3, dtype=torch.long, device=device)
     with nobody_waits():
         graphs.logits()
         graphs.feed(token_ids)
         graphs.logits()
+
+
+def graphs_hold_shared_blocks_and_rotations_that_follow_the_length(device: torch.device) -> None:
+    for made, min_shared in (({"num_common": 5}, 1), ({"rope": GROWING_ROPE}, None)):
+        held, plain = (PagedSequences.make(device, **made) for _ in range(2))
+        graphs = DecodeSteps(held.runner, WINDOW, device, PADDED, Graphs(device))
+        _agree(graphs, held, plain, [0, 1, 2], min_shared)
+
+
+def _agree(
+    graphs: DecodeSteps,
+    held: PagedSequences,
+    plain: PagedSequences,
+    rows: list[int],
+    min_shared: int | None = None,
+) -> None:
+    expected = generate(plain, DecodeSteps(plain.runner, WINDOW, plain.device, EXACT), rows)
+    for one, other in zip(expected, generate(held, graphs, rows, min_shared=min_shared), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
 def chunks_of_a_prompt_attend_as_by_the_definition(device: torch.device) -> None:
@@ -202,4 +213,5 @@ CHECKS: list[Check] = [
     memory_is_page_locked_as_long_as_anybody_sees_it,
     ordinary_memory_serves_where_the_page_locked_is_used_up,
     graphs_say_what_single_launches_say,
+    graphs_hold_shared_blocks_and_rotations_that_follow_the_length,
 ]

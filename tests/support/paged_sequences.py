@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tiny_models import ARCHITECTURES, SHAPE
@@ -13,11 +14,14 @@ from windowkv_service.engine.tables import BlockTables, stack_up
 from windowkv_service.kv.buffers import Arenas
 from windowkv_service.kv.layout import KVLayout
 from windowkv_service.model.attention import ATTENTION_NAME
+from windowkv_service.model.constants import hold_constants
 from windowkv_service.model.decode_steps import DecodeSteps
 from windowkv_service.model.runner import Runner
 
 CPU = torch.device("cpu")
 WINDOW, NUM_BLOCKS, TAIL_BLOCKS = 4, 60, 3
+DEFAULT_ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
+GROWING_ROPE = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}  # by the length seen so far
 SIZES = [0, 9, 2]  # windows in front of each sequence's tail
 
 
@@ -33,12 +37,15 @@ class PagedSequences:
     device: torch.device
 
     @classmethod
-    def make(cls, device: torch.device = CPU, num_common: int = 0) -> PagedSequences:
-        """num_common: so many windows, the first, are in all tables, by the same blocks."""
+    def make(
+        cls, device: torch.device = CPU, num_common: int = 0, rope: Mapping[str, Any] = DEFAULT_ROPE
+    ) -> PagedSequences:
+        """num_common: so many windows, the first, are in all tables, by the same blocks. rope: how it rotates."""
         torch.manual_seed(0)
         model_class, config_class, _ = ARCHITECTURES["llama"]
-        module = model_class(config_class(**SHAPE)).eval().to(device)
+        module = model_class(config_class(**SHAPE, rope_parameters=dict(rope))).eval().to(device)
         module.set_attn_implementation(ATTENTION_NAME)
+        hold_constants(module)
         layout = KVLayout.plan(
             range(4), [None] * 4, group_size=2, window_size=WINDOW, num_kv_heads=2, head_dim=16, itemsize=4
         )
