@@ -71,6 +71,27 @@ def device_alone() -> Iterator[None]:
         yield
 
 
+class _NoWaitingCopies(TorchFunctionMode):
+    """A tensor of the host's numbers that is made on the device waits for what a GPU is doing; on_device does not."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in (torch.tensor, torch.as_tensor) and (kwargs or {}).get("device") == DEVICE:
+            raise HostLooked("a copy of the host's numbers that waits")
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def no_waiting_copies() -> Iterator[None]:
+    with _NoWaitingCopies():
+        yield
+
+
 def raises(work: Callable[[], object]) -> bool:
     try:
         with device_alone():

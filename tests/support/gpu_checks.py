@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -46,7 +46,8 @@ def nobody_waits() -> Iterator[None]:
 
 def _draw(device: torch.device) -> list[Drawn]:
     states = [SamplerState.make(one, [2, 3, 40], frozenset({1}), fresh_seed=0) for one in SAMPLINGS]
-    batch = SamplerBatch(states, VOCAB_SIZE, device)
+    with nobody_waits() if device.type == "cuda" else nullcontext():
+        batch = SamplerBatch(states, VOCAB_SIZE, device)
     rows = [torch.randn(len(states), VOCAB_SIZE, generator=torch.manual_seed(step)) * 3 for step in range(6)]
     on_device = [each.to(device) for each in rows]
     if device.type == "cpu":
@@ -147,9 +148,9 @@ def graphs_say_what_single_launches_say(device: torch.device) -> None:
     graphs = DecodeSteps(held.runner, WINDOW, device, PADDED, Graphs(device))
     for rows in ([0], [1, 2], [0, 1, 2], [2, 0], [1]):
         _agree(graphs, held, PagedSequences.make(device), rows)
-    held.begin(graphs, [0, 1, 2])
     token_ids = torch.ones(3, dtype=torch.long, device=device)
     with nobody_waits():
+        held.begin(graphs, [0, 1, 2])
         graphs.logits()
         graphs.feed(token_ids)
         graphs.logits()

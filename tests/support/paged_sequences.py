@@ -13,6 +13,7 @@ from torch import Tensor
 from windowkv_service.engine.tables import BlockTables, stack_up
 from windowkv_service.kv.buffers import Arenas
 from windowkv_service.kv.layout import KVLayout
+from windowkv_service.kv.sending import on_device
 from windowkv_service.model.attention import ATTENTION_NAME
 from windowkv_service.model.constants import hold_constants
 from windowkv_service.model.decode_steps import DecodeSteps
@@ -73,8 +74,8 @@ class PagedSequences:
     def begin(
         self, steps: DecodeSteps, rows: Sequence[int], tail_length: int = 0, min_shared: int | None = None
     ) -> None:
-        lengths = torch.tensor([tail_length + row for row in rows], device=self.device)
-        starts = torch.tensor([self.tables[row].tail_start for row in rows], device=self.device)
+        lengths = on_device([tail_length + row for row in rows], self.device)
+        starts = on_device([self.tables[row].tail_start for row in rows], self.device)
         steps.begin(
             stack_up([self.tables[row] for row in rows], min_shared), lengths + 7, starts + lengths, lengths
         )

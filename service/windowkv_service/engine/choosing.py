@@ -20,6 +20,7 @@ from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.sequence import Decoding, Sequence
 from windowkv_service.engine.tables import BlockTables
 from windowkv_service.engine.task import TURN, Walk
+from windowkv_service.kv.sending import on_device
 from windowkv_service.selection.base import WindowSelection
 from windowkv_service.selection.fidelity import widen
 from windowkv_service.selection.question import choose_windows
@@ -72,7 +73,7 @@ class Choosing:
     def _listen_alone(self, listener: Listener, sequence: Sequence, num_votes: int) -> Walk[None]:
         first = sequence.position + 1 - num_votes
         device = self._resources.model.device
-        ids = torch.tensor([sequence.sampler.generated_ids[-num_votes:]], device=device)
+        ids = on_device([sequence.sampler.generated_ids[-num_votes:]], device)
         positions = torch.arange(first, first + num_votes, device=device)[None]
         place = first - sequence.tables.tail_start
         yield from self._listen(listener, sequence.tables, place, ids, positions)

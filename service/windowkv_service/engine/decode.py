@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
-import torch
-
 from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.sequence import Sequence
 from windowkv_service.engine.tables import BlockTables, stack_up
+from windowkv_service.kv.sending import on_device
 from windowkv_service.model.decode_steps import DecodeSteps
 from windowkv_service.model.sampler import Drawn, SamplerBatch
 
@@ -80,9 +79,9 @@ class DecodeBatch:
         self._stays = stays
         sequences, tables = [stay.sequence for stay in stays], [stay.tables for stay in stays]
         device = self._model.device
-        token_ids = torch.tensor([sequence.last_token for sequence in sequences], device=device)
-        positions = torch.tensor([sequence.position for sequence in sequences], device=device)
-        tail_starts = torch.tensor([each.tail_start for each in tables], device=device)
+        token_ids = on_device([sequence.last_token for sequence in sequences], device)
+        positions = on_device([sequence.position for sequence in sequences], device)
+        tail_starts = on_device([each.tail_start for each in tables], device)
         self._steps.begin(stack_up(tables, self._min_shared), token_ids, positions, positions - tail_starts)
         states = [sequence.sampler for sequence in sequences]
         self._sampler = SamplerBatch(states, self._model.vocab_size, device)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 import windowkv_kernels as kernels
@@ -15,6 +14,7 @@ from windowkv_service.domain.keys import Address, Namespace, chain_digests
 from windowkv_service.kv.buffers import Staging
 from windowkv_service.kv.layout import KVGroup, KVLayout
 from windowkv_service.kv.packing import Packing
+from windowkv_service.kv.sending import on_device
 from windowkv_service.kv.strips import Strips
 
 # Per layer group, ascending. A window is a group's block of that number; so is, where a group keeps single tokens, a
@@ -76,7 +76,7 @@ class Prompt:
     ) -> None:
         """Copy windows of the prefilled prompt to places block_ids of blocks [N, γ, 2, ω, num_kv_heads, head_dim]."""
         device = staging.tensor.device
-        numbers, ids = torch.tensor(windows, device=device), torch.tensor(block_ids, device=device)
+        numbers, ids = on_device(list(windows), device), on_device(list(block_ids), device)
         if self.strips is not None and group in self.strips:
             self.strips.gather(staging, group, numbers, blocks, ids)
         else:

@@ -12,6 +12,7 @@ from windowkv_service.engine.ground import Ground
 from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.tables import BlockTables
 from windowkv_service.engine.task import Walk
+from windowkv_service.kv.sending import on_device
 
 
 class Question:
@@ -68,5 +69,5 @@ class Question:
         """(first, token ids [1, m], positions [1, m]) of the new input, piece by piece."""
         size, device = resources.limits.chunk_tokens, resources.model.device
         for first in range(0, len(self.new_ids), size):
-            ids = torch.tensor([self.new_ids[first : first + size]], device=device)
+            ids = on_device([self.new_ids[first : first + size]], device)
             yield first, ids, self.start + torch.arange(first, first + ids.shape[1], device=device)[None]

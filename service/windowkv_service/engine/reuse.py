@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 import windowkv_kernels as kernels
@@ -21,6 +20,7 @@ from windowkv_service.engine.task import Walk
 from windowkv_service.kv.buffers import Staging
 from windowkv_service.kv.copies import Landing
 from windowkv_service.kv.layout import KVGroup
+from windowkv_service.kv.sending import on_device
 
 PIECE_BYTES = 32 << 20  # brought up at once
 MAX_PIECES = 2
@@ -154,6 +154,6 @@ class _Found:
         self._scatter(blocks, list(range(len(blocks))), windows, staging)
 
     def _scatter(self, blocks: Tensor, block_ids: list[int], windows: list[int], staging: Staging) -> None:
-        ids, numbers = (torch.tensor(each, device=blocks.device) for each in (block_ids, windows))
+        ids, numbers = (on_device(each, blocks.device) for each in (block_ids, windows))
         layers = [staging.rows[layer] for layer in self.group.layers]
         kernels.scatter_windows(blocks, ids, staging.tensor, layers, numbers, self.prompt.num_tokens)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from windowkv_service.kv.layout import KVGroup, KVLayout
+from windowkv_service.kv.sending import on_device
 from windowkv_service.kv.strips import Strips
 from windowkv_service.model.attention import LayerTables, SharedTable
 from windowkv_service.model.step_buffers import Stack
@@ -19,8 +20,8 @@ from windowkv_service.model.step_buffers import Stack
 
 @dataclass(frozen=True)
 class Row:
-    """block_ids [NB] and key_positions [NB * window_size] of one table, prefix first; tail_slots [capacity].
-    prefix_ids: the first of block_ids, on the host; of those in whole_ids every slot is seen."""
+    """On the host: block_ids [NB] and key_positions [NB * window_size] of one table, prefix first; tail_slots
+    [capacity]. prefix_ids: the first of block_ids; of those in whole_ids every slot is seen."""
 
     block_ids: Tensor
     key_positions: Tensor
@@ -36,7 +37,6 @@ class Row:
         """Less these blocks of the prefix."""
         stays = [place for place, block_id in enumerate(self.prefix_ids) if block_id not in block_ids]
         places = torch.tensor([*stays, *range(len(self.prefix_ids), len(self.block_ids))], dtype=torch.long)
-        places = places.to(self.block_ids.device)
         return Row(
             self.block_ids[places],
             self.key_positions.view(len(self.block_ids), -1)[places].flatten(),
@@ -45,13 +45,13 @@ class Row:
             self.whole_ids - block_ids,
         )
 
-    def only(self, block_ids: frozenset[int]) -> SharedTable:
-        """These blocks of the prefix alone, for all who have them."""
+    def only(self, block_ids: frozenset[int], device: torch.device) -> SharedTable:
+        """These blocks of the prefix alone, for all who have them; on the device."""
         stays = [place for place, block_id in enumerate(self.prefix_ids) if block_id in block_ids]
-        places = torch.tensor(stays, device=self.block_ids.device)
+        places = torch.tensor(stays, dtype=torch.long)
         positions = self.key_positions.view(len(self.block_ids), -1)[places].flatten()
-        num_filled = torch.tensor([len(positions)], device=self.block_ids.device)
-        return SharedTable(self.block_ids[places], positions, num_filled)
+        numbers = (self.block_ids[places], positions, [len(positions)])
+        return SharedTable(*(on_device(each, device) for each in numbers))
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class BlockTables:
         strips: what is in the blocks of groups that keep single tokens."""
         self.tail_start = tail_start
         self._layout = layout
-        self._device = device
+        self.device = device
         self.layers: list[LayerRows] = []
         for group in layout.groups:
             tail = tail_ids[group.index]
@@ -129,9 +129,9 @@ class BlockTables:
         tail = self.tail_start + torch.arange(len(tail_ids) * size)
         slots = (torch.tensor(tail_ids, dtype=torch.long)[:, None] * size + torch.arange(size)).flatten()
         return Row(
-            torch.tensor([*block_ids, *tail_ids], dtype=torch.long, device=self._device),
-            torch.cat([prefix, tail]).to(self._device),
-            slots.to(self._device),
+            torch.tensor([*block_ids, *tail_ids], dtype=torch.long),
+            torch.cat([prefix, tail]),
+            slots,
             tuple(block_ids),
             frozenset(itertools.compress(block_ids, (prefix.view(-1, size) >= 0).all(1).tolist())),
         )
@@ -151,24 +151,42 @@ class BlockTables:
 
 
 def stack_up(sequences: Sequence[BlockTables], min_shared: int | None = None) -> list[Stack]:
-    """The tables of several sequences that are split alike, padded to one width: a stack for layers that share them.
-    Blocks that are in all tables, at least min_shared of them, stand apart; None: they never do."""
-    return [_stack(parts, min_shared) for parts in zip(*(each.layers for each in sequences), strict=True)]
+    """The tables of several sequences that are split alike, padded to one width, on the device: a stack for layers that
+    share them. Blocks that are in all tables, at least min_shared of them, stand apart; None: they never do."""
+    device = sequences[0].device
+    return [
+        _stack(parts, min_shared, device) for parts in zip(*(each.layers for each in sequences), strict=True)
+    ]
 
 
-def _stack(parts: Sequence[LayerRows], min_shared: int | None) -> Stack:
+def _stack(parts: Sequence[LayerRows], min_shared: int | None, device: torch.device) -> Stack:
     rows, shared = [row for part in parts for row in part.rows], None
     if min_shared is not None and len(parts) > 1 and not parts[0].is_split:
-        common = frozenset.intersection(*(row.whole_ids for row in rows))
-        if len(common) >= min_shared:
-            shared, rows = rows[0].only(common), [row.without(common) for row in rows]
-    num_prefix_blocks = torch.tensor([row.num_prefix_blocks for row in rows])
-    return Stack(
-        parts[0].layers,
-        len(parts[0].rows) if parts[0].is_split else None,
+        common = _common(rows, min_shared)
+        if common:
+            shared, rows = rows[0].only(common, device), [row.without(common) for row in rows]
+    padded = [
         pad_sequence([row.block_ids for row in rows], batch_first=True),
         pad_sequence([row.key_positions for row in rows], batch_first=True, padding_value=-1),
         pad_sequence([row.tail_slots for row in rows], batch_first=True, padding_value=-1),
-        num_prefix_blocks.to(rows[0].block_ids.device),
+    ]
+    block_table, key_positions, tail_slots = (on_device(each, device) for each in padded)
+    return Stack(
+        parts[0].layers,
+        len(parts[0].rows) if parts[0].is_split else None,
+        block_table,
+        key_positions,
+        tail_slots,
+        on_device([row.num_prefix_blocks for row in rows], device),
         shared,
     )
+
+
+def _common(rows: Sequence[Row], at_least: int) -> frozenset[int]:
+    """Blocks that all rows have and see whole; none where they are too few."""
+    common = rows[0].whole_ids
+    for row in rows[1:]:
+        common &= row.whole_ids
+        if len(common) < at_least:
+            return frozenset()
+    return common

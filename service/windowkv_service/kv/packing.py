@@ -16,6 +16,7 @@ from torch import Tensor
 
 import windowkv_kernels as kernels
 from windowkv_service.domain.codec import Codec
+from windowkv_service.kv.sending import on_device
 
 _QUANTIZED: Mapping[Codec, kernels.BlockCodec] = {Codec.INT8: "int8", Codec.FP8: "fp8", Codec.INT4: "int4"}
 
@@ -54,7 +55,7 @@ class Packing:
     def round(self, blocks: Tensor, block_ids: Sequence[int]) -> None:
         """Give blocks block_ids, in place, the numbers that they would come up with."""
         if not self.codec.is_exact:
-            ids = torch.tensor(block_ids, device=blocks.device)
+            ids = on_device(block_ids, blocks.device)
             kernels.dequantize_blocks(self._quantized(blocks, ids), self._as_scaled(blocks), ids)
 
     def arrive(self, blocks: Tensor, block_ids: Sequence[int]) -> Arrival:
@@ -68,7 +69,7 @@ class Packing:
     def _unpack(self, packed: Tensor, blocks: Tensor, block_ids: Sequence[int]) -> None:
         scaled = self._as_scaled(blocks)
         quantized = kernels.QuantizedBlocks(packed, tuple(scaled.shape[1:]), _QUANTIZED[self.codec])
-        kernels.dequantize_blocks(quantized, scaled, torch.tensor(block_ids, device=blocks.device))
+        kernels.dequantize_blocks(quantized, scaled, on_device(block_ids, blocks.device))
 
     def _quantized(self, blocks: Tensor, ids: Tensor) -> kernels.QuantizedBlocks:
         return kernels.quantize_blocks(self._as_scaled(blocks), ids, codec=_QUANTIZED[self.codec])

@@ -24,6 +24,7 @@ from windowkv_service.domain.kept_tokens import KeptTokens, digest_of
 from windowkv_service.domain.keys import TOKEN_ARRAY
 from windowkv_service.kv.buffers import Staging
 from windowkv_service.kv.layout import KVGroup, KVLayout
+from windowkv_service.kv.sending import on_device
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Strips:
         for (layer, head), kept, own in zip(
             lanes, self.tokens[group.index], self.numbers(group), strict=True
         ):
-            tokens = torch.tensor(kept, dtype=torch.long, device=strips.device)
+            tokens = on_device(kept, strips.device)
             kv = staging.tensor[staging.rows[layer], :, :, head].index_select(1, tokens)  # [2, num_kept, D]
             slots = kv.new_zeros(2, len(own) * self.layout.window_size, kv.shape[2])
             slots[:, : len(kept)] = kv

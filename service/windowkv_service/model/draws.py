@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from windowkv_service.domain.requests import Sampling
+from windowkv_service.kv.sending import on_device
 from windowkv_service.model.chance import gumbel, step_keys
 
 GREEDY_BELOW = 1e-5  # a temperature this low divides logits beyond what floats can tell apart
@@ -23,17 +24,16 @@ class Draws:
     def __init__(
         self, rows: Sequence[int], samplings: Sequence[Sampling], seeds: Sequence[int], device: torch.device
     ) -> None:
-        self._rows = torch.tensor(rows, device=device)
-        self._seeds = torch.tensor(seeds, device=device)
+        self._rows = on_device(rows, device)
+        self._seeds = on_device(seeds, device)
         self._temperature = _column([sampling.temperature for sampling in samplings], device)
         self._min_p = _column([sampling.min_p for sampling in samplings], device)
         ranked = [
             number for number, sampling in enumerate(samplings) if sampling.top_k or sampling.top_p < 1.0
         ]
-        self._ranked = torch.tensor(ranked, dtype=torch.long, device=device) if ranked else None
-        self._top_k = torch.tensor(
-            [samplings[number].top_k or torch.iinfo(torch.long).max for number in ranked], device=device
-        )[:, None]
+        self._ranked = on_device(ranked, device) if ranked else None
+        most = torch.iinfo(torch.long).max
+        self._top_k = on_device([samplings[number].top_k or most for number in ranked], device)[:, None]
         self._top_p = _column([samplings[number].top_p for number in ranked], device)
 
     def draw_into(self, token_ids: Tensor, logits: Tensor, steps: Tensor) -> Tensor:
@@ -63,4 +63,4 @@ class Draws:
 
 
 def _column(values: Sequence[float], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64, device=device)[:, None]
+    return on_device(values, device, torch.float64)[:, None]

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from windowkv_service.kv.sending import on_device
+
 LARGEST = torch.finfo(torch.float32).max  # an absurd penalty must not make NaN of the softmax
 
 
@@ -26,12 +28,10 @@ class Penalties:
         vocab_size: int,
         device: torch.device,
     ) -> None:
-        self._rows = torch.tensor(rows, device=device)
-        self._in_prompt = torch.stack([_mark(ids.to(device), vocab_size) for ids in prompts])
-        self._counts = torch.stack(
-            [torch.bincount(torch.tensor(ids, dtype=torch.long), minlength=vocab_size) for ids in answers]
-        ).to(device, torch.int32)
-        columns = torch.tensor(factors, dtype=torch.float32, device=device)
+        self._rows = on_device(rows, device)
+        self._in_prompt = torch.stack([_mark(on_device(ids, device), vocab_size) for ids in prompts])
+        self._counts = torch.stack([_count(on_device(ids, device), vocab_size) for ids in answers])
+        columns = on_device(factors, device, torch.float32)
         self._repetition, self._presence, self._frequency = columns.T[:, :, None].unbind()
 
     def apply(self, logits: Tensor) -> Tensor:
@@ -61,18 +61,22 @@ class LateEnds:
         vocab_size: int,
         device: torch.device,
     ) -> None:
-        self._rows = torch.tensor(rows, device=device)
-        self._first_steps = torch.tensor(first_steps, device=device)[:, None]
-        marks = [_mark(torch.tensor(list(ids), dtype=torch.long), vocab_size) for ids in ends]
-        self._ends = torch.stack([mark & ~mark.all() for mark in marks]).to(
-            device
-        )  # something must stay sayable
+        self._rows = on_device(rows, device)
+        self._first_steps = on_device(first_steps, device)[:, None]
+        marks = [_mark(on_device(list(ids), device), vocab_size) for ids in ends]
+        self._ends = torch.stack([mark & ~mark.all() for mark in marks])  # something must stay sayable
 
     def apply(self, logits: Tensor, steps: Tensor) -> Tensor:
         """logits [B, vocab_size], left as they are; steps [B]: tokens that each row has drawn."""
         is_early = steps[self._rows, None] < self._first_steps
         allowed = logits[self._rows].masked_fill(self._ends & is_early, float("-inf"))
         return logits.index_copy(0, self._rows, allowed)
+
+
+def _count(token_ids: Tensor, vocab_size: int) -> Tensor:
+    """[vocab_size] int32: how often each token is among token_ids."""
+    counts = torch.zeros(vocab_size, dtype=torch.int32, device=token_ids.device)
+    return counts.index_add_(0, token_ids, torch.ones_like(token_ids, dtype=torch.int32))
 
 
 def _mark(token_ids: Tensor, vocab_size: int) -> Tensor:

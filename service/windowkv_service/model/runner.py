@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from windowkv_service.kv.buffers import Arenas, Staging
 from windowkv_service.kv.layout import KVLayout
+from windowkv_service.kv.sending import on_device
 from windowkv_service.model.attention import (
     BlockView,
     KVView,
@@ -38,7 +39,7 @@ class Runner:
     def prefill(self, token_ids: Sequence[int], start: int, staging: Staging, observed: Observed) -> None:
         """Compute the KV of token_ids, at positions start …, into staging. No logits: prefill never samples."""
         view = PrefillView(self._layout, staging, start, observed)
-        ids = torch.tensor([list(token_ids)], device=self._device)
+        ids = on_device([list(token_ids)], self._device)
         positions = torch.arange(start, start + len(token_ids), device=self._device)[None]
         self._call(self._decoder, ids, positions, view)
         self._finish()
@@ -53,7 +54,7 @@ class Runner:
     def prefill_pruned(self, token_ids: Sequence[int], staging: Staging, survive: Survive) -> None:
         """A whole prompt, of which deeper layers compute only the tokens that survive the layers before them."""
         view = PrunedView(self._layout, staging, len(token_ids), survive)
-        ids = torch.tensor([list(token_ids)], device=self._device)
+        ids = on_device([list(token_ids)], self._device)
         with view.narrowing(cast(nn.ModuleList, self._decoder.layers)):
             self._call(self._decoder, ids, torch.arange(len(token_ids), device=self._device)[None], view)
 
@@ -65,7 +66,7 @@ class Runner:
         [num_heads, m, head_dim] and keys [m, num_kv_heads, head_dim]."""
         observed = Observed(layers, len(token_ids))
         view = RepeatView(self._layout, staging, start, observed)
-        ids = torch.tensor([list(token_ids)], device=self._device)
+        ids = on_device([list(token_ids)], self._device)
         positions = torch.arange(start, start + len(token_ids), device=self._device)[None]
         self._call(self._decoder, ids, positions, view)
         return {layer: (queries, view.new_keys(layer)) for layer, queries in observed.by_layer.items()}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from windowkv_service.domain.requests import Sampling
 from windowkv_service.domain.results import TokenLogprob
+from windowkv_service.kv.sending import on_device
 from windowkv_service.model.draws import Draws, is_greedy
 from windowkv_service.model.penalties import LateEnds, Penalties
 
@@ -119,7 +120,7 @@ class SamplerBatch:
     """The same sequences step after step: made when the batch changes, from what each has said by then."""
 
     def __init__(self, states: Sequence[SamplerState], vocab_size: int, device: torch.device) -> None:
-        self._steps = torch.tensor([len(state.generated_ids) for state in states], device=device)
+        self._steps = on_device([len(state.generated_ids) for state in states], device)
         self._penalties = _penalties(states, vocab_size, device)
         self._late_ends = _late_ends(states, vocab_size, device)
         self._draws = _draws(states, device)
@@ -128,7 +129,7 @@ class SamplerBatch:
             for row, state in enumerate(states)
             if state.sampling.logprobs is not None
         }
-        self._asking = torch.tensor(list(self._asked), dtype=torch.long, device=device)
+        self._asking = on_device(list(self._asked), device)
 
     def sample(self, logits: Tensor) -> Drawn:
         """logits [B, vocab_size] → each row's next token; nothing waits for the host."""

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from device_alone import DEVICE, device_alone, raises
+from device_alone import DEVICE, device_alone, no_waiting_copies, raises
 from tiny_models import ARCHITECTURES, SHAPE
 from torch import nn
 
 from windowkv_kernels import ops
 from windowkv_kernels.ops._launch import Launch
+from windowkv_service.domain.requests import Sampling
 from windowkv_service.engine.tables import BlockTables, stack_up
 from windowkv_service.kv.buffers import Arenas
 from windowkv_service.kv.layout import KVLayout
@@ -20,6 +21,7 @@ from windowkv_service.model.constants import hold_constants
 from windowkv_service.model.decode_steps import PADDED, Compute, DecodeSteps
 from windowkv_service.model.loader import plan_attention
 from windowkv_service.model.runner import Runner
+from windowkv_service.model.sampler import SamplerBatch, SamplerState
 
 WINDOW, BATCH = 8, 3
 LONGROPE = {
@@ -83,25 +85,30 @@ def steps_of(module: nn.Module) -> tuple[DecodeSteps, KVLayout, list[Compute]]:
     return DecodeSteps(runner, WINDOW, DEVICE, PADDED, hold), layout, held
 
 
-def begin(steps: DecodeSteps, layout: KVLayout) -> None:
+def begin(steps: DecodeSteps, layout: KVLayout, min_shared: int | None = None) -> None:
+    """Three times the same prompt."""
     windows, blocks = [[0, 2, 5]] * len(layout.groups), [[1, 2, 3]] * len(layout.groups)
     tables = BlockTables(layout, windows, blocks, [[7, 9]] * len(layout.groups), 61, DEVICE)
     numbers = torch.zeros(BATCH, dtype=torch.long, device=DEVICE)
-    steps.begin(stack_up([tables] * BATCH), numbers, numbers, numbers)
+    with no_waiting_copies():
+        steps.begin(stack_up([tables] * BATCH, min_shared), numbers, numbers, numbers)
 
 
-@pytest.mark.parametrize("name", [*ARCHITECTURES, *RESTLESS])
-def test_a_step_needs_nothing_of_the_host(name: str, launched: list[Launch]) -> None:
+@pytest.mark.parametrize(
+    ("name", "min_shared"), [*((name, None) for name in (*ARCHITECTURES, *RESTLESS)), ("llama", 1)]
+)
+def test_a_step_needs_nothing_of_the_host(name: str, min_shared: int | None, launched: list[Launch]) -> None:
     module = build(name)
     hold_constants(module)
     steps, layout, held = steps_of(module)
-    begin(steps, layout)
+    begin(steps, layout, min_shared)
     with device_alone():
         logits = held[0]()
         steps.feed(torch.zeros(BATCH, dtype=torch.long, device=DEVICE))
     assert logits.shape == (4, SHAPE["vocab_size"])
     num_owning, num_layers = sum(len(group.layers) for group in layout.groups), len(layout.owners)
-    assert len(launched) == num_owning + 2 * num_layers  # what is new, attention in pieces, their merge
+    # What is new, and attention: in pieces, where blocks are shared of these too, and their merge.
+    assert len(launched) == num_owning + (2 if min_shared is None else 3) * num_layers
 
 
 @pytest.mark.parametrize("name", ["llama, dynamic", "gemma3n, sparse"])
@@ -119,6 +126,17 @@ def test_holding_constants_changes_nothing(name: str, dtype: torch.dtype) -> Non
         before = module(token_ids).logits
         hold_constants(module)
         assert torch.equal(module(token_ids).logits, before)
+
+
+def test_a_batch_begins_without_waiting_for_the_last_step() -> None:
+    """What its sampler takes from the host: penalties, ends, draws and logprobs."""
+    samplings = [
+        Sampling(frequency_penalty=1.5, min_tokens=3, stop_token_ids=(5,)),
+        Sampling(temperature=2.0, seed=5, top_k=3, top_p=0.7, min_p=0.1, repetition_penalty=1.7, logprobs=2),
+    ]
+    states = [SamplerState.make(one, [2, 3, 40], frozenset({1}), fresh_seed=0) for one in samplings]
+    with no_waiting_copies():
+        SamplerBatch(states, SHAPE["vocab_size"], DEVICE)
 
 
 @pytest.mark.parametrize(
