@@ -85,16 +85,22 @@ def grant(claims: Sequence[Claim], budget_bytes: int, *, redistribute: bool) -> 
 
 
 def _level(claims: Sequence[Claim], budget_bytes: int, *, redistribute: bool) -> float:
-    """The highest level, in windows per share, at which all claims together fit."""
+    """The highest level, in windows per share, at which all claims together fit. What they take grows on straight lines
+    between the levels at which a claim begins or ceases to grow."""
+    growing = [claim for claim in claims if claim.share > 0]
     planned = budget_bytes / max(sum(claim.share * claim.window_bytes for claim in claims), 1e-12)
-    most = max((claim.num_windows / claim.share for claim in claims if claim.share > 0), default=0.0)
-    low, high = 0.0, most if redistribute else max(planned, 0.0)
-    if _bytes_at(claims, high) <= budget_bytes:
-        return high
-    for _ in range(64):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _bytes_at(claims, middle) <= budget_bytes else (low, middle)
-    return low
+    most = max((claim.num_windows / claim.share for claim in growing), default=0.0)
+    high = most if redistribute else max(planned, 0.0)
+    bounds = {bound / claim.share for claim in growing for bound in (claim.num_forced, claim.num_windows)}
+    low, taken = 0.0, _bytes_at(claims, 0.0)
+    for level in sorted({high, *(bound for bound in bounds if 0.0 < bound < high)}):
+        if taken >= budget_bytes:
+            return low
+        further = _bytes_at(claims, level)
+        if further > budget_bytes:
+            return low + (level - low) * (budget_bytes - taken) / (further - taken)
+        low, taken = level, further
+    return high
 
 
 def _bytes_at(claims: Sequence[Claim], level: float) -> float:
