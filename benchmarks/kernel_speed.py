@@ -66,7 +66,11 @@ def check(device: torch.device, num_processes: int) -> int:
     """Run every case; the number of those that failed. Compiling is most of it: several processes share it."""
     num_failed = 0
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_processes, context, max_tasks_per_child=CASES_PER_PROCESS) as pool:
+    threads = max(1, (os.cpu_count() or 1) // num_processes)
+    options = {"initializer": torch.set_num_threads, "initargs": (threads,)}
+    with ProcessPoolExecutor(
+        num_processes, context, max_tasks_per_child=CASES_PER_PROCESS, **options
+    ) as pool:
         running = {pool.submit(verdict, number, device.type): case for number, case in enumerate(CASES)}
         for done in as_completed(running):
             error = done.exception()  # a process that has died

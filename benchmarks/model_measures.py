@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from model_restore import HostBlocks, VerifiedBlocks, has_checksums
 from model_shapes import weight_bytes
-from model_subject import Cached, Memory, Subject, Windows
+from model_subject import Cached, Subject, Windows
 from transformers import DynamicCache
 
-from windowkv_service.kv.copies import Copies, copies_of
 from windowkv_service.model.attention import ATTENTION_NAME
 
 
@@ -83,7 +83,7 @@ def first_token(subject: Subject, clock: Clock, num_tokens: int) -> Iterator[tup
     )  # compiles and loads what is used for the first time
     seconds = clock.wall_seconds(cold)
     cached, (prefill_s, compress_s) = done[-1], parts
-    fetch = _Fetch(subject, memory, cached.windows)
+    fetch = HostBlocks(subject, memory, cached.windows)
     for _ in range(2):
         subject.ask(memory, cached, num_tokens, question, fetch)
     resident = clock.wall_seconds(lambda: subject.ask(memory, cached, num_tokens, question))
@@ -131,56 +131,24 @@ def _stock_attention(subject: Subject) -> Iterator[None]:
 
 
 def restore(subject: Subject, clock: Clock) -> Iterator[tuple[str, Result]]:
-    """A compressed document's blocks from host memory to the device, against one large copy of as many bytes."""
+    """A compressed document's blocks from host memory to the device, against one large copy of as many bytes: by
+    themselves, and out of the tier that verifies each."""
     windows = subject.some_windows(subject.sizes.document, subject.sizes.kept_ratio)
     memory = subject.memory(subject.blocks_per_group(windows))
-    fetch = _Fetch(subject, memory, windows)
     size = _kept_bytes(subject, windows)
-    is_cuda = clock.device.type == "cuda"
-    source = torch.ones(size, dtype=torch.uint8, pin_memory=is_cuda)
+    source = torch.ones(size, dtype=torch.uint8, pin_memory=clock.device.type == "cuda")
     target = torch.empty(size, dtype=torch.uint8, device=clock.device)
-    for work in (fetch.all, lambda: target.copy_(source)):
-        work()
-    seconds = min(clock.wall_seconds(fetch.all) for _ in range(3))
-    plain = min(clock.wall_seconds(lambda: target.copy_(source, non_blocking=True)) for _ in range(3))
+    plain = _least(clock, lambda: target.copy_(source, non_blocking=True))
+    seconds = _least(clock, HostBlocks(subject, memory, windows).all)
     yield "restore", Result(seconds, plain, plain / seconds)
+    verified = _least(clock, VerifiedBlocks(subject, memory, windows).all) if has_checksums() else None
+    yield "verified", Result(verified, plain, None if verified is None else plain / verified)
 
 
-class _Fetch:
-    """Blocks in host memory, copied to the device as many as a question asks for."""
-
-    def __init__(self, subject: Subject, memory: Memory, windows: Windows) -> None:
-        self._memory = memory
-        self._subject = subject
-        self._count = [len(each) for each in windows]
-        layout = subject.layout
-        size = sum(
-            -(-layout.block_bytes(group) // 512) * 512 * count
-            for group, count in zip(layout.groups, self._count, strict=True)
-        )
-        self._copies: Copies = copies_of(subject.device, size)
-        self._rooms = [
-            [self._copies.take(layout.block_bytes(group)) for _ in range(count)]
-            for group, count in zip(layout.groups, self._count, strict=True)
-        ]
-        for group, rooms in zip(layout.groups, self._rooms, strict=True):
-            self._copies.out(list(memory.arenas.of(group)[: len(rooms)]), rooms).wait()
-
-    def all(self) -> None:
-        self(self._count_of_all())
-
-    def __call__(self, windows: Windows) -> None:
-        """Bring as many blocks as windows has, or all there are."""
-        places = self._subject.place(windows)
-        pairs = [
-            (room, self._memory.arenas.of(group)[block])
-            for group, rooms, blocks in zip(self._subject.layout.groups, self._rooms, places, strict=True)
-            for room, block in zip(rooms, blocks, strict=False)
-        ]
-        self._copies.into([room for room, _ in pairs], [block for _, block in pairs]).wait()
-
-    def _count_of_all(self) -> Windows:
-        return [range(count) for count in self._count]
+def _least(clock: Clock, work: Callable[[], object]) -> float:
+    """Of three times, once it has been done before."""
+    work()
+    return min(clock.wall_seconds(work) for _ in range(3))
 
 
 def _tokens_per_second(subject: Subject, clock: Clock, batch: int, kept_ratio: float) -> float:

@@ -68,6 +68,12 @@ def kinds(shape: Shape, sizes: Sizes) -> dict[str, Kind]:
             "of the copy",
             0.80,
         ),
+        "verified": Kind(
+            "the same out of the host tier, each block verified",
+            "one copy of as many bytes",
+            "of the copy",
+            0.80,
+        ),
     }
     for prefix, num_tokens, goal in _documents(shape, sizes):
         question = f"first token of a question on a document of {num_tokens}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import ceil
 
 GOOD_ENOUGH = 0.9  # of the best filling of the last wave, for fewer pieces to merge
 
 
+@lru_cache(maxsize=4096)  # asked at every launch that no graph holds
 def count_splits(programs_per_split: int, most: int, resident: int) -> int:
     """The fewest pieces, up to most, at which whole waves of resident programs are nearly as full as they can be."""
 
