@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections import defaultdict, deque
+from collections import deque
 
 from torch import Tensor
+
+from windowkv_service.kv.free_ranges import FreeRanges
 
 ALIGNMENT = 512
 
@@ -14,32 +16,25 @@ ALIGNMENT = 512
 class Slab:
     """memory: [capacity] uint8 on the host. A part comes back by itself when its last view is gone.
 
-    Thread-safe. Parts come back to those of their own size, which is what blocks have; where nothing fits, ordinary
-    memory serves as well and is only slower to copy.
+    Thread-safe. Where nothing fits, ordinary memory serves as well and is only slower to copy.
     """
 
     def __init__(self, memory: Tensor) -> None:
         self._memory = memory.numpy()
         self._lock = threading.Lock()
-        self._num_used = 0
+        self._free = FreeRanges(len(self._memory) // ALIGNMENT * ALIGNMENT)
         # A part may come back in any thread and at any line: appending to a deque needs no lock.
-        self._free: defaultdict[int, deque[int]] = defaultdict(deque)
+        self._back: deque[tuple[int, int]] = deque()
 
     def take(self, size_bytes: int) -> memoryview:
         """So many bytes; what they hold is left over from others."""
-        taken = -(-size_bytes // ALIGNMENT) * ALIGNMENT
+        taken = max(1, -(-size_bytes // ALIGNMENT)) * ALIGNMENT
         with self._lock:
-            free = self._free[taken]
-            start = free.popleft() if free else self._extend(taken)
+            for _ in range(len(self._back)):
+                self._free.give(*self._back.popleft())
+            start = self._free.take(taken)
         if start is None:
             return memoryview(bytearray(size_bytes))
         part = self._memory[start : start + size_bytes]
-        weakref.finalize(part, free.append, start).atexit = False
+        weakref.finalize(part, self._back.append, (start, taken)).atexit = False
         return part.data
-
-    def _extend(self, size_bytes: int) -> int | None:
-        start = self._num_used
-        if start + size_bytes > len(self._memory):
-            return None
-        self._num_used += size_bytes
-        return start

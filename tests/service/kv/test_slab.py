@@ -75,3 +75,15 @@ def test_threads_never_share_a_part() -> None:
     for thread in threads:
         thread.join()
     assert faults == []
+
+
+def test_what_came_back_in_small_parts_serves_large_ones() -> None:
+    """Blocks of one codec take the place of another's."""
+    some, memory = slab(6)
+    for size in (1, 2, 3, 1):
+        parts = [some.take(size * ALIGNMENT) for _ in range(6 // size)]
+        for number, part in enumerate(parts):
+            part[:] = bytes([10 * size + number]) * len(part)
+        assert set(memory) == {10 * size + number for number in range(6 // size)}, "none is of other memory"
+        del parts, part
+        gc.collect()
