@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from windowkv_service.domain.requests import Compression, Retention
 from windowkv_service.engine.budget import block_budget
-from windowkv_service.engine.compute import OnProgress, compute
+from windowkv_service.engine.compute import Meanwhile, OnProgress, compute
 from windowkv_service.engine.fetch import FetchReport
 from windowkv_service.engine.index import LeaderIndex
 from windowkv_service.engine.prompt import Prompt, Windows
@@ -55,13 +55,15 @@ def choose(
     staging: Staging,
     report: FetchReport,
     on_progress: OnProgress,
+    meanwhile: Meanwhile,
 ) -> Walk[Chosen]:
-    """Stage the prompt and choose; what staging then holds is what the chosen blocks are made of."""
+    """Stage the prompt and choose; what staging then holds is what the chosen blocks are made of. meanwhile: see
+    compute."""
     method = resources.selectors[compression.method]
     if _keeps_all(prompt, compression):
         observed = Observed((), 0)
         num_reused = yield from reuse(resources, prompt, staging, 0, report)
-        yield from compute(resources, prompt, staging, observed, num_reused, on_progress)
+        yield from compute(resources, prompt, staging, observed, num_reused, on_progress, meanwhile)
         return Chosen(prompt, prompt.all_windows(), prompt.all_windows(), 1.0, num_reused)
     if isinstance(method, Pruner):
         budget = block_budget(prompt, compression.kept_ratio, 0) - rounding_bytes(prompt.layout)
@@ -72,7 +74,7 @@ def choose(
         return Chosen(prompt, windows, prompt.no_windows(), selection.fidelity)
     observed = Observed(method.observed_layers(prompt.layout), method.observation_size)
     num_reused = yield from reuse(resources, prompt, staging, method.observation_size, report)
-    yield from compute(resources, prompt, staging, observed, num_reused, on_progress)
+    yield from compute(resources, prompt, staging, observed, num_reused, on_progress, meanwhile)
     return _select(resources, prompt, compression, method, staging, observed, num_reused)
 
 

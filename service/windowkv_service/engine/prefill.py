@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from windowkv_service.cache.frame import Frame
 from windowkv_service.domain.requests import Compression
-from windowkv_service.domain.results import PrefillProgress
 from windowkv_service.engine.blocks import Claim, claim_staged
 from windowkv_service.engine.budget import resident_of
 from windowkv_service.engine.choose import Chosen, choose, keeps_whole
@@ -58,11 +57,9 @@ def prefill(
             certain = prompt.all_windows()
             outgoing.add(prompt, certain, staging)
 
-        def progressed(progress: PrefillProgress) -> None:
-            outgoing.send(progress.num_done)
-            on_progress(progress)
-
-        chosen = yield from choose(resources, prompt, compression, staging, report, progressed)
+        chosen = yield from choose(
+            resources, prompt, compression, staging, report, on_progress, outgoing.send
+        )
         frames: list[Frame] = []
         if is_kept_below:
             left = [sorted({*row} - {*gone}) for row, gone in zip(chosen.retained, certain, strict=True)]

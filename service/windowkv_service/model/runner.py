@@ -36,12 +36,21 @@ class Runner:
         self._device = device
 
     @torch.inference_mode()
-    def prefill(self, token_ids: Sequence[int], start: int, staging: Staging, observed: Observed) -> None:
-        """Compute the KV of token_ids, at positions start …, into staging. No logits: prefill never samples."""
+    def prefill(
+        self,
+        token_ids: Sequence[int],
+        start: int,
+        staging: Staging,
+        observed: Observed,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Compute the KV of token_ids, at positions start …, into staging. No logits: prefill never samples. meanwhile
+        is called while a GPU computes."""
         view = PrefillView(self._layout, staging, start, observed)
         ids = on_device([list(token_ids)], self._device)
         positions = torch.arange(start, start + len(token_ids), device=self._device)[None]
         self._call(self._decoder, ids, positions, view)
+        meanwhile()
         self._finish()
 
     def _finish(self) -> None:
