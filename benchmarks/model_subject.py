@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 from model_shapes import Shape, Sizes, build, layout_of
-from torch import Tensor, nn
+from torch import nn
 
 import windowkv_kernels as kernels
 from windowkv_kernels import QuantizedKeys
 from windowkv_service.domain.requests import Sampling, Task
+from windowkv_service.engine.passes import Passes
 from windowkv_service.engine.tables import BlockTables, stack_up
 from windowkv_service.kv.buffers import Arenas, Staging
 from windowkv_service.kv.layout import KVLayout
-from windowkv_service.model.attention import ATTENTION_NAME, LeadersHeard, Observed
+from windowkv_service.model.attention import ATTENTION_NAME, Observed
 from windowkv_service.model.decode_steps import DecodeSteps
 from windowkv_service.model.prompt_attention import Terms, prompt_attention, visible_keys
 from windowkv_service.model.runner import Runner
@@ -32,10 +33,11 @@ Windows = Sequence[Sequence[int]]  # per layer group
 
 @dataclass(frozen=True)
 class Memory:
-    """Blocks of the device, and the runner on them."""
+    """Blocks of the device, and the runner on them, as it comes and over static memory."""
 
     arenas: Arenas
     runner: Runner
+    passes: Passes
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Subject:
             arena = len(group.layers)
             per_arena[arena] = per_arena.get(arena, 0) + blocks_per_group
         arenas = Arenas(self.layout, per_arena, dtype=self.sizes.dtype, device=self.device)
-        return Memory(arenas, Runner(self.module, self.layout, arenas, self.device))
+        runner = Runner(self.module, self.layout, arenas, self.device)
+        return Memory(arenas, runner, Passes.on(runner, self.sizes.window_size, self.device))
 
     # A document and a question
 
@@ -127,21 +130,21 @@ class Subject:
         blocks' bytes are what lies there: the time is what counts."""
         ids = torch.tensor([question], device=self.device)
         positions = num_tokens + torch.arange(len(question), device=self.device)[None]
-        heard = Heard(self.profile)
+        leaders = frozenset(self.profile.layers)
         tables = self.tables(cached.windows, num_tokens)
-        memory.runner.listen(ids, positions, tables.rows(0, len(question)), heard)
+        heard = memory.passes.listen(tables, 0, ids, positions, leaders)
         scores = {
             layer: self.profile.score(
-                queries, cached.index[layer], window_size=self.sizes.window_size, scale=self.scale
+                queries[0], cached.index[layer], window_size=self.sizes.window_size, scale=self.scale
             )
-            for layer, queries in heard.queries.items()
+            for layer, (queries, _) in heard.items()
         }
         chosen = choose_windows(
             scores, self.profile, self.layout, num_tokens, budget_bytes=self.budget(num_tokens)
         )
         fetch(chosen.windows)
         tables = self.tables(chosen.windows, num_tokens)
-        logits = memory.runner.logits(ids, positions, tables.rows(0, len(question)))
+        logits = memory.passes.logits(tables, 0, ids, positions)
         return sample(logits, [self.sampler()])[0].token_id
 
     def last_chunk(self, num_tokens: int) -> tuple[Callable[[], object], int]:
@@ -227,17 +230,3 @@ class Decoding:
         if self.before is not None:
             self.before.read()
         self.before = drawn
-
-
-class Heard:
-    """The leaders' queries of a question's tokens; ends the pass with the last leader."""
-
-    def __init__(self, profile: QuestionProfile) -> None:
-        self._layers = frozenset(profile.layers)
-        self.queries: dict[int, Tensor] = {}
-
-    def __call__(self, layer: int, queries: Tensor, terms: Terms) -> None:
-        if layer in self._layers:
-            self.queries[layer] = queries[0]
-        if layer == max(self._layers):
-            raise LeadersHeard

@@ -14,6 +14,9 @@ from running_service import RunningService, running
 from tiny_models import save_tiny_model
 
 from windowkv_client import Client
+from windowkv_service.engine.passes import Passes
+from windowkv_service.engine.resources import Resources
+from windowkv_service.model.graphs import as_it_is
 
 WINDOW = 8
 DOCUMENT = random_tokens(1, 157)
@@ -38,9 +41,16 @@ ASKED: list[dict[str, Any]] = [
 
 
 def ahead(worker: RunningService) -> None:
-    """From its first decode step on; and blocks that all tables have are read once for all, as on a GPU."""
+    """From its first decode step on; blocks that all tables have are read once for all, and questions run over static
+    memory: as on a GPU."""
     worker.ask(lambda resources: setattr(resources, "runs_ahead", True))
     worker.ask(lambda resources: setattr(resources, "min_shared", 1))
+    worker.ask(lambda resources: setattr(resources, "passes", over_static_memory(resources)))
+
+
+def over_static_memory(resources: Resources) -> Passes:
+    model = resources.model
+    return Passes(resources.runner, model.layout.window_size, model.device, as_it_is)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["one-by-one", "ahead"])

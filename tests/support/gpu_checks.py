@@ -12,10 +12,12 @@ from torch import Tensor
 
 from windowkv_service.domain.codec import Codec
 from windowkv_service.domain.requests import Sampling
+from windowkv_service.engine.passes import Passes
 from windowkv_service.kv.copies import StreamCopies
 from windowkv_service.kv.packing import Packing
 from windowkv_service.kv.page_locked import forget_error, page_locked
-from windowkv_service.model.decode_steps import EXACT, PADDED, DecodeSteps, Graphs
+from windowkv_service.model.decode_steps import EXACT, PADDED, DecodeSteps
+from windowkv_service.model.graphs import Graphs
 from windowkv_service.model.prompt_attention import Terms, masked_attention, prompt_attention, visible_keys
 from windowkv_service.model.sampler import Drawn, SamplerBatch, SamplerState
 
@@ -175,6 +177,27 @@ def _agree(
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
+def a_question_runs_as_a_graph(device: torch.device) -> None:
+    """Of different lengths, each by the graph of its bucket; replays do not wait."""
+    held, plain = (PagedSequences.make(device) for _ in range(2))
+    graphs, single = (
+        Passes(each.runner, WINDOW, device, hold) for each, hold in ((held, Graphs(device)), (plain, None))
+    )
+    for row, first, length in ((1, 0, 5), (2, 1, 9), (0, 0, 1), (1, 5, 3)):
+        pass_of = [each.new_tokens(row, first, length) for each in (held, plain)]
+        got, expected = (passes.logits(*new) for passes, new in zip((graphs, single), pass_of, strict=True))
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
+        heard, told = (
+            passes.listen(*new, frozenset({1, 2}))
+            for passes, new in zip((graphs, single), pass_of, strict=True)
+        )
+        for layer in (1, 2):
+            torch.testing.assert_close(heard[layer][0], told[layer][0], rtol=1e-3, atol=1e-3)
+    assert torch.equal(held.arenas.tensors[2].isnan(), plain.arenas.tensors[2].isnan())
+    with nobody_waits():
+        graphs.logits(*held.new_tokens(1, 0, 5))
+
+
 def chunks_of_a_prompt_attend_as_by_the_definition(device: torch.device) -> None:
     """Grouped heads, whole prompts and chunks, with and without a sliding window, in bf16 against fp64."""
     torch.manual_seed(0)
@@ -215,4 +238,5 @@ CHECKS: list[Check] = [
     ordinary_memory_serves_where_the_page_locked_is_used_up,
     graphs_say_what_single_launches_say,
     graphs_hold_shared_blocks_and_rotations_that_follow_the_length,
+    a_question_runs_as_a_graph,
 ]

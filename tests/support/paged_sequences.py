@@ -80,6 +80,15 @@ class PagedSequences:
             stack_up([self.tables[row] for row in rows], min_shared), lengths + 7, starts + lengths, lengths
         )
 
+    def new_tokens(self, row: int, first: int, length: int) -> tuple[BlockTables, int, Tensor, Tensor]:
+        """What a pass takes of one sequence: so many tokens, its tail's from the first-th on."""
+        start = self.tables[row].tail_start + first
+        token_ids = on_device(
+            [[(7 * number + row) % 250 for number in range(start, start + length)]], self.device
+        )
+        positions = torch.arange(start, start + length, device=self.device)[None]
+        return self.tables[row], first, token_ids, positions
+
     def bits(self) -> Tensor:
         """The arena, comparable where it is NaN."""
         return self.arenas.tensors[2].view(torch.int32)

@@ -99,7 +99,7 @@ def _speak(
     sequence.pause_at = choosing.due(0)
     for first, ids, positions in question.chunks(resources):
         yield TURN
-        logits = resources.runner.logits(ids, positions, tables.rows(first, first + ids.shape[1]))
+        logits = resources.passes.logits(tables, first, ids, positions)
     sequence.accept(sample(logits, [sampler])[0])
     while sequence.finish_reason is None:
         if sequence.is_due:

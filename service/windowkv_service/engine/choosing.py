@@ -14,7 +14,7 @@ from torch import Tensor
 from windowkv_service.domain.requests import GenerateRequest, QuestionSelection
 from windowkv_service.engine.budget import block_budget
 from windowkv_service.engine.entries import claim_windows
-from windowkv_service.engine.listener import Audience, Listener
+from windowkv_service.engine.listener import Listener
 from windowkv_service.engine.question import Question
 from windowkv_service.engine.resources import Resources
 from windowkv_service.engine.sequence import Decoding, Sequence
@@ -83,8 +83,11 @@ class Choosing:
     ) -> Walk[None]:
         """Run ids [1, m] at positions [1, m], from the tail's first-th token on."""
         yield TURN
-        rows = tables.rows(first, first + ids.shape[1])
-        self._resources.runner.listen(ids, positions, rows, Audience([listener]))
+        layers = frozenset(self._profile.layers)
+        for layer, (queries, terms) in self._resources.passes.listen(
+            tables, first, ids, positions, layers
+        ).items():
+            listener.hear(layer, queries[0], terms)
 
     def _choose(self, listener: Listener) -> Walk[bool]:
         """Let the voters choose and bring what they chose; whether that is something else than before."""

@@ -21,6 +21,7 @@ from windowkv_service.domain.requests import Durability
 from windowkv_service.domain.results import ModelInfo, TierStatus
 from windowkv_service.domain.results import Tier as TierName
 from windowkv_service.engine.device import DeviceTier
+from windowkv_service.engine.passes import Passes
 from windowkv_service.engine.task import Result, Soon, Until, Walk
 from windowkv_service.errors import CacheFull, EmptyPrompt, PromptTooLong, TokenOutOfVocabulary
 from windowkv_service.kv.buffers import Staging
@@ -74,8 +75,12 @@ class Resources:
     )
     runs_ahead: bool = False  # decode steps are launched before the tokens of the last one are read
     staging: Staging | None = field(default=None, init=False)
+    passes: Passes = field(init=False)
     num_answering: int = field(default=0, init=False)
     _spills: dict[Job[Spilled], Entry] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.passes = Passes.on(self.runner, self.model.layout.window_size, self.model.device)
 
     def namespace(self, tenant: str) -> Namespace:
         return Namespace(self.model.digest, hmac.new(self.secret, tenant.encode(), hashlib.sha256).digest())

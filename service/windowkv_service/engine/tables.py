@@ -139,14 +139,15 @@ class BlockTables:
     def rows(self, first: int, last: int) -> dict[int, LayerTables]:
         """The tables as a batch of one, for running tail tokens first … last - 1, by layer."""
         views: dict[int, LayerTables] = {}
-        for each, stack in zip(self.layers, self._alone, strict=True):
+        for each, stack in zip(self.layers, self.alone, strict=True):
             longest = max(row.num_prefix_blocks for row in each.rows)
             view = stack.front(longest - (-last // self._layout.window_size), first, last)
             views.update(dict.fromkeys(each.layers, view))
         return views
 
     @cached_property
-    def _alone(self) -> list[Stack]:
+    def alone(self) -> list[Stack]:
+        """As a batch of one."""
         return stack_up([self])
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from windowkv_service.model.graphs import Graphs, Hold, as_it_is
 from windowkv_service.model.runner import Runner
 from windowkv_service.model.step_buffers import Stack, StackShape, StepBuffers
 
@@ -45,39 +46,6 @@ EXACT = Buckets(has_padding=False, max_held=1)
 PADDED = Buckets(has_padding=True, max_held=64)
 
 
-def as_it_is(compute: Compute) -> Compute:
-    return compute
-
-
-class Graphs:
-    """Computations captured as CUDA graphs; they share the memory of what they compute on the way, for only one of them
-    runs at a time."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._pool = torch.cuda.graph_pool_handle()
-        self._beside: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-    def __call__(self, compute: Compute) -> Compute:
-        """compute on static memory → its replay, with the output always in the same place. It is run once before, which
-        compiles what is not compiled yet: running it twice must do what running it once does."""
-        current = torch.cuda.current_stream(self._device)
-        self._beside.wait_stream(current)
-        with torch.cuda.stream(self._beside):
-            compute()
-        current.wait_stream(self._beside)
-        graph = torch.cuda.CUDAGraph()
-        # Transfers' threads wait for events meanwhile, which only a capture of this thread alone allows.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            output = compute()
-
-        def replay() -> Tensor:
-            graph.replay()
-            return output
-
-        return replay
-
-
 @dataclass(frozen=True)
 class _Held:
     buffers: StepBuffers
@@ -94,7 +62,7 @@ class DecodeSteps:
         window_size: int,
         device: torch.device,
         buckets: Buckets = EXACT,
-        hold: Callable[[Compute], Compute] = as_it_is,
+        hold: Hold = as_it_is,
     ) -> None:
         self._runner = runner
         self._window_size = window_size

@@ -97,10 +97,18 @@ class Runner:
         return look_up
 
     @torch.inference_mode()
-    def logits(self, token_ids: Tensor, positions: Tensor, tables: Mapping[int, LayerTables]) -> Tensor:
-        """token_ids and positions [B, m] over block tables → logits [B, vocab_size] of each row's last token."""
+    def logits(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        tables: Mapping[int, LayerTables],
+        last: Tensor | None = None,
+    ) -> Tensor:
+        """token_ids and positions [B, m] over block tables → logits [B, vocab_size] of each row's last token, or of the
+        one at last [1]."""
         view = BlockView(self._layout, self._arenas, tables, positions)
-        output = self._call(self._module, token_ids, positions, view, logits_to_keep=1)
+        kept = 1 if last is None else last
+        output = self._call(self._module, token_ids, positions, view, logits_to_keep=kept)
         logits: Tensor = output.logits
         return logits[:, -1]
 
@@ -120,5 +128,5 @@ class Runner:
             return
 
     @staticmethod
-    def _call(module: nn.Module, ids: Tensor, positions: Tensor, view: KVView, **arguments: int):  # type: ignore[no-untyped-def]
+    def _call(module: nn.Module, ids: Tensor, positions: Tensor, view: KVView, **arguments: Tensor | int):  # type: ignore[no-untyped-def]
         return module(input_ids=ids, position_ids=positions, use_cache=False, kv_view=view, **arguments)

@@ -98,6 +98,15 @@ class Stack:
             self.block_table, self.key_positions, slots, self.split is not None, num_filled, self.shared
         )
 
+    def span(self, first: Tensor, last: Tensor, places: Tensor) -> LayerTables:
+        """For the tail's tokens first … first + last, at places 0, 1, … of more: the KV of those beyond is not kept.
+        first, last: [1]. Computed on the device alone."""
+        window_size = self.key_positions.shape[1] // self.block_table.shape[1]
+        wanted = (first + places).clamp(max=self.tail_slots.shape[1] - 1)
+        slots = self.tail_slots.index_select(1, wanted).where(places <= last, -1)
+        num_filled = (self.num_prefix_blocks + (first + last) // window_size + 1) * window_size
+        return LayerTables(self.block_table, self.key_positions, slots, self.split is not None, num_filled)
+
 
 def _no_blocks(num_blocks: int, window_size: int, device: torch.device) -> SharedTable:
     return SharedTable(

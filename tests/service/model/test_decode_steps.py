@@ -10,7 +10,8 @@ from paged_sequences import WINDOW, PagedSequences, generate
 from torch import Tensor
 
 from windowkv_service.engine.tables import stack_up
-from windowkv_service.model.decode_steps import EXACT, PADDED, Buckets, Compute, DecodeSteps, as_it_is
+from windowkv_service.model.decode_steps import EXACT, PADDED, Buckets, Compute, DecodeSteps
+from windowkv_service.model.graphs import as_it_is
 from windowkv_service.model.step_buffers import Stack, StackShape
 
 CPU = torch.device("cpu")
