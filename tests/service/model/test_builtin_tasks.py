@@ -42,7 +42,7 @@ def names_in(question):
     """The keys a question ends with or mentions."""
     listed = re.search(r"code words of (.+)\?", question)
     if listed:
-        return re.split(r", | and ", listed[1])
+        return listed[1].split()
     coded = re.search(r"(?:code|number) of (.+)\?", question)
     if coded:
         return [coded[1]]

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer
 
 from windowkv_service.model import builtin
-from windowkv_service.model.builtin.curriculum import stages
+from windowkv_service.model.builtin.curriculum import SINGLE_FACT, stages
 from windowkv_service.model.builtin.documents import (
     SingleFact,
     Split,
@@ -16,8 +16,9 @@ from windowkv_service.model.builtin.documents import (
     lexicon,
     question_suffix,
     split_of,
+    tasks,
 )
-from windowkv_service.model.builtin.initialisation import OFFSETS
+from windowkv_service.model.builtin.initialisation import KEY_OFFSETS, plant_counting
 from windowkv_service.model.builtin.packing import IGNORED, Packer
 from windowkv_service.model.builtin.tokenizer import build_tokenizer
 from windowkv_service.model.builtin.train import build_model
@@ -25,7 +26,7 @@ from windowkv_service.model.builtin.train import build_model
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return build_tokenizer(8192)
+    return build_tokenizer(16_384)
 
 
 def test_the_stored_tokenizer_is_the_one_the_lexicon_makes(tokenizer):
@@ -36,11 +37,22 @@ def test_the_stored_tokenizer_is_the_one_the_lexicon_makes(tokenizer):
 
 def test_training_states_no_held_out_pair():
     rng = random.Random(1)
+    weights = dict.fromkeys((SINGLE_FACT, *tasks()), 1.0)
+    checked = 0
     for stage in stages(num_final_steps=1):
-        for document in stage.draw_documents(rng):
-            for question in document.questions:
+        for kind, document in stage.draw_documents(rng, weights):
+            for question in document.questions if kind in (SINGLE_FACT, "qa_1") else ():
                 name = next(word for word in question.text.rstrip("?").split() if word in lexicon.NAMES)
                 assert split_of(name, question.answer) is Split.TRAIN
+                checked += 1
+    assert checked > 50
+
+
+def test_training_meets_every_task():
+    rng, weights = random.Random(1), dict.fromkeys((SINGLE_FACT, *tasks()), 1.0)
+    last = stages(num_final_steps=1)[-1]
+    met = {kind for _ in range(100) for kind, _ in last.draw_documents(rng, weights)}
+    assert met == {SINGLE_FACT, *tasks()}
 
 
 def test_a_packed_sequence_reads_as_the_service_will_write_it(tokenizer):
@@ -56,8 +68,9 @@ def test_a_packed_sequence_reads_as_the_service_will_write_it(tokenizer):
 def test_answers_are_labelled_up_to_their_end(tokenizer):
     document = SingleFact(num_tokens=100, num_questions=4, num_facts=6).draw(random.Random(1), Split.TRAIN)
     batch = Packer(tokenizer).batch(random.Random(1), [document, document], terse_ratio=0.0)
-    for labels, is_answer in zip(batch.labels, batch.is_answer, strict=True):
-        answers = tokenizer.decode(labels[is_answer]).split("<eos>")
+    for labels, numbers in zip(batch.labels, batch.answers, strict=True):
+        answers = tokenizer.decode(labels[numbers > 0]).split("<eos>")
+        assert numbers.max() == len(document.questions)
         assert answers[-1] == ""
         assert sorted(answers[:-1]) == sorted(answer_text(each.answer) for each in document.questions)
 
@@ -71,12 +84,47 @@ def test_every_other_label_is_the_next_token(tokenizer):
     assert torch.equal(labels[checked], following[checked])
 
 
-def test_a_fresh_model_looks_back(tokenizer):
+def attention_of(model, tokenizer, layer, text):
+    """[heads, num_tokens]: what the last token of the text attends to."""
+    model.set_attn_implementation("eager")
+    token_ids = torch.tensor([tokenizer(text).input_ids])
+    with torch.inference_mode():
+        return model(token_ids, output_attentions=True).attentions[layer][0, :, -1]
+
+
+@pytest.fixture(scope="module")
+def fresh(tokenizer):
     torch.set_num_threads(1)
     torch.manual_seed(1)
-    model = build_model(tokenizer, hidden=128, layers=4, heads=4).eval()
-    model.set_attn_implementation("eager")
-    token_ids = torch.tensor([tokenizer(" Marlow carries a copper lantern near the old mill.").input_ids])
-    with torch.inference_mode():
-        attention = model(token_ids, output_attentions=True).attentions[0][0, :, -1]  # [heads, num_tokens]
-    assert [attention.shape[1] - 1 - head.argmax().item() for head in attention] == list(OFFSETS)
+    model = build_model(tokenizer, hidden=256, layers=4, heads=8).eval()
+    plant_counting(model)
+    return model
+
+
+def test_a_fresh_model_looks_back(fresh, tokenizer):
+    attention = attention_of(fresh, tokenizer, 0, " Marlow carries a copper lantern near the old mill.")
+    looking = attention[: len(KEY_OFFSETS)]
+    assert [attention.shape[1] - 1 - head.argmax().item() for head in looking] == list(KEY_OFFSETS)
+
+
+def test_a_fresh_model_finds_the_fact_from_the_end_of_the_question(fresh, tokenizer):
+    text = " They call Denby cobalt. They call Marlow amber. They call Selwick mica."
+    text += question_suffix("What is the code word of Marlow?")
+    attention = attention_of(fresh, tokenizer, 1, text)
+    place = tokenizer(text).tokens().index("Ġamber")
+    assert attention[:, place].max() > 0.5
+
+
+def test_a_fresh_model_remembers_the_question_through_an_answer(fresh, tokenizer):
+    text = (
+        " They call Marlow amber." + question_suffix("What are all the code words of Marlow?") + " amber mica"
+    )
+    attention = attention_of(fresh, tokenizer, 1, text)
+    place = len(tokenizer(text).input_ids) - 3  # the colon before two words
+    assert attention[4, place] > 0.5
+
+
+def test_an_even_average_ranks_words_by_their_counts(fresh, tokenizer):
+    attention = attention_of(fresh, tokenizer, 3, " amber mica" * 20)
+    averaging = attention[0::2]
+    assert (averaging * attention.shape[1] - 1).abs().max() < 0.7

@@ -1,13 +1,24 @@
-"""The order in which training meets its documents: short and dense first, then richer, then longer."""
+"""What training meets and in which order: short documents of all tasks first, the length doubling, all lengths last."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from windowkv_service.model.builtin.documents import ATTRIBUTES, Attribute, Document, SingleFact, Split
+from windowkv_service.model.builtin.documents import ATTRIBUTES, Document, SingleFact, Split, Task, tasks
 
-_CODE_WORD = ATTRIBUTES[:1]
-_MAX_QUESTIONS = 32
+SINGLE_FACT = "single_fact"
+# Tasks whose answers may list their parts in any order.
+FREE_ORDER = frozenset({"niah_multivalue", "niah_multiquery", "cwe"})
+    {"niah_multivalue", "niah_multiquery", "cwe"}
+)  # tasks whose answers may list their parts in any order
+EMPHASIS = {
+    "cwe": 2.0,
+    "fwe": 2.0,
+    "niah_multivalue": 2.0,
+    "niah_multiquery": 2.0,
+}  # few answers per document
+_MAX_QUESTIONS = 24
+_TOKENS_PER_QUESTION = {"niah_multiquery": 100, "niah_multivalue": 40, "niah_multikey_3": 24, "qa_2": 24}
 
 
 @dataclass(frozen=True)
@@ -15,51 +26,54 @@ class Stage:
     """One step of the curriculum.
 
     lengths: document lengths in tokens, one of them drawn per batch. num_sequences: documents per batch, one number
-    per length. num_steps: how long the stage lasts, its learning rate falling to a tenth; None: until the running
-    accuracy is good enough. terse_ratio: share of the documents asked with the bare name, to let the lookup form
-    first. num_statements, num_phrasings: how many ways to state and to ask for an attribute are used, None for all.
+    per length. kinds: the tasks to draw from. learning_rate falls to `final_share` of itself over `num_steps`; a stage
+    ends before that when every task's running accuracy is `pass_accuracy`. terse_ratio: share of the single facts
+    asked with the bare name, to let the lookup form first. plants_counting: whether the last layer is made to count
+    words before the stage.
     """
 
     lengths: tuple[int, ...]
     num_sequences: tuple[int, ...]
     learning_rate: float
-    attributes: Sequence[Attribute] = field(default=ATTRIBUTES, repr=False)
-    num_steps: int | None = None
+    num_steps: int
+    kinds: tuple[str, ...]
+    pass_accuracy: float = 1.1
     terse_ratio: float = 0.0
-    distractor_ratio: float = 0.25
-    num_statements: int | None = None
-    num_phrasings: int | None = None
+    final_share: float = 1.0
+    plants_counting: bool = False
 
-    def draw_documents(self, rng: random.Random) -> list[Document]:
-        """One batch of training documents of about equal length."""
+    def draw_documents(self, rng: random.Random, weights: Mapping[str, float]) -> list[tuple[str, Document]]:
+        """One batch of training documents of about equal length, with their tasks' names, drawn by `weights`."""
         choice = rng.randrange(len(self.lengths))
-        return [self._draw_document(rng, self.lengths[choice]) for _ in range(self.num_sequences[choice])]
+        drawn = rng.choices(self.kinds, [weights[kind] for kind in self.kinds], k=self.num_sequences[choice])
+        return [(kind, self._draw_document(rng, kind, self.lengths[choice])) for kind in drawn]
 
-    def _draw_document(self, rng: random.Random, length: int) -> Document:
-        """Half of the documents are nothing but facts; a fifth are shorter, so that short ones are not forgotten."""
-        num_tokens = rng.randint(32, length) if rng.random() < 0.2 else length
+    def _draw_document(self, rng: random.Random, kind: str, length: int) -> Document:
+        """A fifth of the documents are shorter, so that short ones are not forgotten."""
+        num_tokens = rng.randint(min(32, length), length) if rng.random() < 0.2 else length
+        least = _TOKENS_PER_QUESTION.get(kind, 16)
+        num_questions = max(1, min(num_tokens // least, _MAX_QUESTIONS))
+        return self._task(rng, kind, num_tokens, num_questions).draw(rng, Split.TRAIN)
+
+    def _task(self, rng: random.Random, kind: str, num_tokens: int, num_questions: int) -> Task:
+        if kind != SINGLE_FACT:
+            return tasks()[kind](num_tokens, num_questions)
         num_facts = None if rng.random() < 0.5 else rng.randint(2, 4 + num_tokens // 50)
-        task = SingleFact(
-            num_tokens=num_tokens,
-            num_questions=max(4, min(num_tokens // 16, _MAX_QUESTIONS)),
-            num_facts=num_facts,
-            attributes=self.attributes,
-            distractor_ratio=self.distractor_ratio,
-            num_statements=self.num_statements,
-            num_phrasings=self.num_phrasings,
-        )
-        return task.draw(rng, Split.TRAIN)
+        if self.terse_ratio:
+            return SingleFact(num_tokens, num_questions, None, ATTRIBUTES[:1], 0.0, 2, 1)
+        return SingleFact(num_tokens, num_questions, num_facts)
 
 
 def stages(num_final_steps: int) -> list[Stage]:
-    """The whole curriculum: the lookup, all attributes, the length doubling, then `num_final_steps` of all lengths."""
-    lookup = [
-        Stage((32,), (24,), 2e-3, _CODE_WORD, None, 1.0, 0.0, num_statements=2, num_phrasings=1),
-        Stage((32,), (24,), 2e-3, _CODE_WORD, None, 0.3, 0.0, num_statements=2, num_phrasings=1),
-        Stage((32,), (24,), 2e-3, _CODE_WORD, None, 0.2, 0.0),
+    """The whole curriculum: the lookup, all tasks, the length doubling, then `num_final_steps` of all lengths."""
+    every = (SINGLE_FACT, *tasks())
+    return [
+        Stage((32,), (24,), 6e-4, 300, (SINGLE_FACT,), 0.9, terse_ratio=0.2),
+        Stage((96,), (20,), 6e-4, 150, every, 0.93),
+        Stage((96,), (16,), 6e-4, 150, every, 0.93, plants_counting=True),
+        Stage((192,), (8,), 6e-4, 80, every, 0.95),
+        Stage((400,), (6,), 6e-4, 80, every, 0.95),
+        Stage((800,), (4,), 6e-4, 60, every, 0.95),
+        Stage((1600,), (2,), 6e-4, 50, every, 0.95),
+        Stage((300, 1200, 2500, 4200), (8, 3, 2, 1), 5e-4, num_final_steps, every, final_share=0.05),
     ]
-    rich = [Stage((64,), (32,), 2e-3, distractor_ratio=0.0), Stage((64,), (32,), 2e-3)]
-    short = [Stage((128,), (24,), 2e-3), Stage((256,), (16,), 2e-3), Stage((512,), (10,), 2e-3)]
-    long = [Stage((1024,), (6,), 1e-3), Stage((2048,), (4,), 1e-3)]
-    final = Stage((256, 1024, 2048, 4096, 6144), (16, 6, 4, 2, 1), 1e-3, num_steps=num_final_steps)
-    return [*lookup, *rich, *short, *long, final]

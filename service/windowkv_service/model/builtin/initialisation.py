@@ -1,95 +1,232 @@
-"""Starts a Llama with the two circuits a lookup is made of, instead of waiting for chance to find them.
+"""Starts a Llama with the circuits that its tasks are made of, instead of waiting for chance to find them.
 
 A model of this size answers "what follows Marlow?" with two layers: the first writes into every token which tokens
 came just before it, a later one searches for the token that was preceded by what is asked for, and copies it. From
 independent random weights every short trial sat on the plateau of guessing among the document's answers, because
-neither circuit pays before the other exists. From this start it leaves the plateau within a hundred steps. All weights
-are trained afterwards; the architecture stays a stock Llama.
+neither circuit pays before the other exists. What is planted:
+
+- first layer: heads that look back one to six tokens, and one that sees the end of a question;
+- layers 1 and 2: lookups; keys are a token's predecessors, queries the token itself, its predecessors or the question;
+- last layer, later (`plant_counting`): heads that average evenly over everything (to count words) and heads that take back what the last dozen
+  tokens said (not to repeat an answer's word).
+
+All weights are trained afterwards; the architecture stays a stock Llama.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-OFFSETS = (1, 2, 3, 4)  # how far back each head of the first layer looks
+KEY_OFFSETS = (1, 2, 3, 5)  # how far back the first layer's first heads look; the last one sees 4 and 6 too
 LOOKUP_LAYERS = (1, 2)
-_POSITION_FREQUENCIES = 3  # the fastest rotations tell neighbours apart
-_BLURRED_FREQUENCIES = 6  # rotations too fast for matching contents far apart
-_POSITION_SHARPNESS = 16.0  # logit of the head's own offset
-_MATCH_SHARPNESS = 12.0  # logit of a perfect match of contents
+_POSITION_FREQUENCIES = 4  # the fastest rotations tell neighbours apart
+_RECENT_FREQUENCIES = slice(2, 5)  # rotations over dozens of tokens
+_BLURRED_FREQUENCIES = 5  # rotations too fast for matching contents far apart
+_POSITION_SHARPNESS = 32.0  # logit of the head's own offset
+_RECENT_SHARPNESS = 20.0
+_MATCH_SHARPNESS = 40.0  # logit of a perfect match of undisturbed contents
+_COUNT_GAIN = 6.0  # output of the even average, in embeddings
+_TAKE_GAIN = 4.0  # output of the average over the last dozen tokens, so that each of them counts
+_MARKER_SHARPNESS = 60.0  # of a colon, for the tokens of its answer
 _REST = 0.05  # scale of what is left of the random weights around the circuits
 
 
+@dataclass(frozen=True)
+class _Spaces:
+    """Directions of the residual stream: [rows, hidden], orthonormal within each.
+
+    shared is in every embedding (signs, not normalised). contents spans what differs. before_at[i] and recent span
+    where the first layer writes what stood before a token, at random angles to the contents.
+    """
+
+    shared: Tensor
+    contents: Tensor
+    before: Tensor
+    second: Tensor
+    recent: Tensor
+
+
 @torch.no_grad()
-def start_with_lookup(model: LlamaForCausalLM) -> None:
-    """Overwrites the fresh weights of `model` (at least 3 layers, 4 heads) in place; uses torch's global generator."""
+def start_with_circuits(model: LlamaForCausalLM, colon_id: int) -> None:
+    """Overwrites the fresh weights of `model` (4 layers or more, 8 query heads on 4 KV heads) in place.
+
+    colon_id: the token that ends a question, ":". Uses torch's global generator.
+    """
     hidden = model.config.hidden_size
     embeddings = model.model.embed_tokens.weight
     scale = embeddings.std().item()
     # What all tokens share, so that a query can be made of the position alone.
     shared = torch.sign(torch.randn(hidden))
     embeddings.add_(shared * scale)
-    # Orthonormal directions away from the shared one; [hidden - 1, hidden].
     contents = torch.linalg.qr(torch.cat([shared[:, None], torch.randn(hidden, hidden - 1)], dim=1))[0].T[1:]
-    turn = torch.linalg.qr(torch.randn(hidden, hidden))[0]  # tells "preceded by x" from "is x"
+    turns = [torch.linalg.qr(torch.randn(hidden, hidden))[0] for _ in range(3)]
+    spaces = _Spaces(shared, contents, *(contents @ turn.T for turn in turns))
     for layer in model.model.layers:
         layer.mlp.down_proj.weight.mul_(_REST)
         layer.self_attn.o_proj.weight.mul_(_REST)
-    _look_back(model, shared, contents, turn, scale)
+    _look_back(model, spaces, scale)
     for index in LOOKUP_LAYERS:
-        _search_and_copy(model, index, contents, turn, scale)
+        _search_and_copy(model, index, spaces, scale)
+    _remember_the_question(model, spaces, scale, colon_id)
 
 
-def _look_back(model: LlamaForCausalLM, shared: Tensor, contents: Tensor, turn: Tensor, scale: float) -> None:
-    """The first layer: head i attends OFFSETS[i] tokens back and writes what it finds there, turned."""
+def _look_back(model: LlamaForCausalLM, spaces: _Spaces, scale: float) -> None:
+    """The first layer. KV heads 0 and 1: a bag of the six tokens before. 2: the last and the one before, apart.
+    3: what stands at the end of a question, seen from the answer's beginning: four back, and four to seven back."""
     attention = model.model.layers[0].self_attn
-    size, group = attention.head_dim, attention.num_key_value_groups
-    used = _POSITION_FREQUENCIES
-    angles = model.model.rotary_emb.inv_freq[:used]
-    gain = (_POSITION_SHARPNESS * size**0.5 / (used / 2)) ** 0.5 / model.config.hidden_size
-    key = torch.zeros(size)
-    key[:used] = 1.0
+    size = attention.head_dim
     attention.k_proj.weight.mul_(_REST)
     attention.q_proj.weight.mul_(_REST)
-    for head in range(model.config.num_attention_heads):
-        offset = OFFSETS[head % len(OFFSETS)]
-        query = torch.zeros(size)
-        query[:used] = torch.cos(offset * angles)
-        query[size // 2 : size // 2 + used] = -torch.sin(offset * angles)
-        kv_head = head // group
-        subspace = contents[:size]
-        attention.q_proj.weight[_rows(head, size)] += gain * query[:, None] * shared
-        if head % group == 0:
-            attention.k_proj.weight[_rows(kv_head, size)] += gain * key[:, None] * shared
-            attention.v_proj.weight[_rows(kv_head, size)] = subspace
-        attention.o_proj.weight[:, _rows(head, size)] = 2 * scale * (turn @ subspace.T)
+    bag, exact = slice(0, size), slice(size, 2 * size)
+    plan = [
+        (_at(model, 1), bag, spaces.before),
+        (_at(model, 2), bag, spaces.before),
+        (_at(model, 3), bag, spaces.before),
+        (_around(model, 5), bag, spaces.before),
+        (_at(model, 1), exact, spaces.before),
+        (_at(model, 2), exact, spaces.second),
+        (_at(model, 4), bag, spaces.recent),
+        (_around(model, 5.5), bag, spaces.recent),
+    ]
+    for head, (query, part, written) in enumerate(plan):
+        kv_head = head // attention.num_key_value_groups
+        attention.q_proj.weight[_rows(head, size)] += query[:, None] * spaces.shared / len(spaces.shared)
+        if head % attention.num_key_value_groups == 0:
+            key = torch.zeros(size)
+            key[: size // 2] = 1.0
+            attention.k_proj.weight[_rows(kv_head, size)] += key[:, None] * spaces.shared / len(spaces.shared)
+            attention.v_proj.weight[_rows(kv_head, size)] = spaces.contents[part]
+        attention.o_proj.weight[:, _rows(head, size)] = 2 * scale * written[part].T
 
 
-def _search_and_copy(
-    model: LlamaForCausalLM, index: int, contents: Tensor, turn: Tensor, scale: float
-) -> None:
-    """A lookup layer: keys are the contents of a token's predecessors, what is found is copied.
+def _at(model: LlamaForCausalLM, offset: int) -> Tensor:
+    """The query that attends `offset` tokens back where keys are all ones before rotation; [head_dim]."""
+    return _by_position(model, offset, slice(0, _POSITION_FREQUENCIES), _POSITION_SHARPNESS)
 
-    Queries of the first KV head are a token's own contents ("what follows me?"), those of the others its predecessors'
-    ("what follows the name that was just asked for?").
+
+def _around(model: LlamaForCausalLM, offset: float) -> Tensor:
+    """The query that attends to the few tokens around `offset` tokens back."""
+    return _by_position(model, offset, slice(0, _POSITION_FREQUENCIES), _POSITION_SHARPNESS / 3)
+
+
+def _recently(model: LlamaForCausalLM) -> Tensor:
+    """The query that attends to the last dozen tokens or so."""
+    return _by_position(model, 0, _RECENT_FREQUENCIES, _RECENT_SHARPNESS)
+
+
+def _by_position(model: LlamaForCausalLM, offset: float, used: slice, sharpness: float) -> Tensor:
+    size = model.model.layers[0].self_attn.head_dim
+    angles = offset * model.model.rotary_emb.inv_freq[used]
+    query = torch.zeros(size)
+    query[: size // 2][used] = torch.cos(angles)
+    query[size // 2 :][used] = -torch.sin(angles)
+    return query * sharpness * size**0.5 / len(angles)
+
+
+def _search_and_copy(model: LlamaForCausalLM, index: int, spaces: _Spaces, scale: float) -> None:
+    """A lookup layer: keys are what stood before a token, what is found is copied.
+
+    Keys are the last token before (KV head 0), the bag of four (1 and 3) or the last two (2); queries are a token
+    itself, what stood at the end of the question, or a token with its predecessor. No query asks for what stood before
+    itself: every token would find itself.
     """
     attention = model.model.layers[index].self_attn
     size, group = attention.head_dim, attention.num_key_value_groups
+    bag, exact, half = slice(0, size), slice(size, 2 * size), slice(size, size + size // 2)
+    own, before = spaces.contents, spaces.before
+    pair = torch.cat([before[half], spaces.second[half]])
+    own_pair = torch.cat([own[half], before[half]])
+    plan = [
+        (before[exact], (own[exact], _REST * own[exact])),
+        (before[bag], (spaces.recent[bag], spaces.recent[bag])),
+        (_mixed(pair), (_mixed(own_pair), _mixed(own_pair))),
+        (before[bag], (own[bag], spaces.recent[bag])),
+    ]
+    slow = _slow(size)
+    gain = (_MATCH_SHARPNESS / size**0.5) ** 0.5
+    for kv_head, (key, queries) in enumerate(plan):
+        part = (LOOKUP_LAYERS.index(index) * len(plan) + kv_head) * size % (len(own) - size)
+        copied = own[part : part + size]
+        attention.k_proj.weight[_rows(kv_head, size)] = gain * slow[:, None] * key
+        attention.v_proj.weight[_rows(kv_head, size)] = copied
+        for place, query in enumerate(queries):
+            head = kv_head * group + place
+            attention.q_proj.weight[_rows(head, size)] = gain * slow[:, None] * query
+            attention.o_proj.weight[:, _rows(head, size)] = 2 * scale * copied.T
+
+
+def _remember_the_question(model: LlamaForCausalLM, spaces: _Spaces, scale: float, colon_id: int) -> None:
+    """Layer 1, KV head 2: every token of an answer finds the colon it began with and takes over what that had seen."""
+    attention = model.model.layers[LOOKUP_LAYERS[0]].self_attn
+    size, kv_head = attention.head_dim, 2
+    bag, exact = slice(0, size), slice(size, 2 * size)
+    common = _common_input(model, LOOKUP_LAYERS[0])
+    slow = _slow(size)
+    marker = spaces.contents[exact] @ model.model.embed_tokens.weight[colon_id]
+    marker = slow * marker / (slow * marker).norm()
+    key = torch.zeros(size)
+    key[_RECENT_FREQUENCIES] = 1.0
+    attention.k_proj.weight[_rows(kv_head, size)] = (
+        slow[:, None] * spaces.contents[exact] + key[:, None] * common
+    )
+    attention.v_proj.weight[_rows(kv_head, size)] = spaces.recent[bag]
+    for place in range(attention.num_key_value_groups):
+        head = kv_head * attention.num_key_value_groups + place
+        query = _recently(model) + _MARKER_SHARPNESS * marker
+        attention.q_proj.weight[_rows(head, size)] = query[:, None] * common
+        attention.o_proj.weight[:, _rows(head, size)] = 2 * scale * spaces.recent[bag].T
+
+
+def _common_input(model: LlamaForCausalLM, index: int) -> Tensor:
+    """The row that gives one, more or less, for whatever enters the layer's attention; measured on random tokens."""
+    token_ids = torch.randint(3, model.config.vocab_size, (1, 256))
+    entering = model.model(input_ids=token_ids, output_hidden_states=True).hidden_states[index]
+    common = model.model.layers[index].input_layernorm(entering)[0].mean(0)
+    return common / common.square().sum()
+
+
+def _slow(size: int) -> Tensor:
+    """One for the dimensions that turn slowly enough to match contents far apart, else zero; [head_dim]."""
     slow = torch.ones(size)
     slow[:_BLURRED_FREQUENCIES] = 0.0
     slow[size // 2 : size // 2 + _BLURRED_FREQUENCIES] = 0.0
-    gain = (_MATCH_SHARPNESS / size**0.5) ** 0.5
-    num_kv_heads = model.config.num_key_value_heads
-    own, preceding = contents[:size], contents[:size] @ turn.T
-    for kv_head in range(num_kv_heads):
-        part = (LOOKUP_LAYERS.index(index) * num_kv_heads + kv_head) * size % (len(contents) - size)
-        copied = contents[part : part + size]
-        attention.k_proj.weight[_rows(kv_head, size)] = gain * slow[:, None] * preceding
+    return slow
+
+
+def _mixed(rows: Tensor) -> Tensor:
+    """The rows in an order that gives slow rotations to both halves."""
+    return rows.reshape(2, -1, rows.shape[-1]).transpose(0, 1).reshape(rows.shape)
+
+
+@torch.no_grad()
+def plant_counting(model: LlamaForCausalLM) -> None:
+    """Overwrites the last layer's attention, in place, when the others have begun to look up.
+
+    Of each KV head's two queries one averages over all tokens, one subtracts what the last dozen said. What all
+    inputs of the layer have in common is measured on random tokens, so that queries and keys can be made of the
+    position alone.
+    """
+    layer, config = model.model.layers[-1], model.config
+    attention, embeddings = layer.self_attn, model.model.embed_tokens.weight
+    size, group = attention.head_dim, attention.num_key_value_groups
+    common = _common_input(model, config.num_hidden_layers - 1)
+    mean, scale = embeddings.mean(0), embeddings.std()
+    contents = torch.linalg.qr(torch.cat([mean[:, None], torch.randn(len(mean), len(mean) - 1)], dim=1))[0].T[
+        1:
+    ]
+    key = torch.zeros(size)
+    key[: size // 2] = 1.0
+    for kv_head in range(config.num_key_value_heads):
+        copied = contents[_rows(kv_head, size)]
+        averaging, taking = kv_head * group, kv_head * group + 1
+        attention.k_proj.weight[_rows(kv_head, size)] = key[:, None] * common
         attention.v_proj.weight[_rows(kv_head, size)] = copied
-        for head in range(kv_head * group, (kv_head + 1) * group):
-            searched = own if kv_head == 0 else preceding
-            attention.q_proj.weight[_rows(head, size)] = gain * slow[:, None] * searched
-            attention.o_proj.weight[:, _rows(head, size)] = 2 * scale * copied.T
+        attention.q_proj.weight[_rows(averaging, size)] *= _REST
+        attention.o_proj.weight[:, _rows(averaging, size)] = _COUNT_GAIN * scale * copied.T
+        attention.q_proj.weight[_rows(taking, size)] = _recently(model)[:, None] * common
+        attention.o_proj.weight[:, _rows(taking, size)] = -_TAKE_GAIN * scale * copied.T
 
 
 def _rows(head: int, size: int) -> slice:

@@ -1,7 +1,8 @@
 """Documents with their questions and answers → token ids, labels and answer positions."""
 
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,24 +19,25 @@ _TERSE_REPEATS = 3
 class Batch:
     """Right-padded sequences; all tensors are [num_sequences, num_tokens].
 
-    labels holds what must follow each token, is_answer marks the positions whose label belongs to an answer.
+    labels holds what must follow each token. answers holds 0 where that is no part of an answer, otherwise which
+    answer of the sequence it is part of, from 1.
     """
 
     token_ids: Tensor
     labels: Tensor
-    is_answer: Tensor
+    answers: Tensor
 
 
 @dataclass
 class _Sequence:
-    token_ids: list[int]
-    labels: list[int]
-    is_answer: list[bool]
+    token_ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    answers: list[int] = field(default_factory=list)
 
-    def append(self, token_ids: list[int], labels: list[int], is_answer: list[bool]) -> None:
+    def append(self, token_ids: list[int], labels: list[int], answers: list[int]) -> None:
         self.token_ids += token_ids
         self.labels += labels
-        self.is_answer += is_answer
+        self.answers += answers
 
 
 class Packer:
@@ -44,7 +46,7 @@ class Packer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
 
-    def batch(self, rng: random.Random, documents: list[Document], terse_ratio: float) -> Batch:
+    def batch(self, rng: random.Random, documents: Sequence[Document], terse_ratio: float) -> Batch:
         """One batch; `terse_ratio` of the documents are asked with bare names."""
         sequences = [self._sequence(rng, document, rng.random() < terse_ratio) for document in documents]
         longest = max(len(each.token_ids) for each in sequences)
@@ -53,7 +55,7 @@ class Packer:
         return Batch(
             torch.tensor([each.token_ids + [pad] * missing for each, missing in rows]),
             torch.tensor([each.labels + [IGNORED] * missing for each, missing in rows]),
-            torch.tensor([each.is_answer + [False] * missing for each, missing in rows]),
+            torch.tensor([each.answers + [0] * missing for each, missing in rows]),
         )
 
     def _sequence(self, rng: random.Random, document: Document, terse: bool) -> _Sequence:
@@ -63,17 +65,17 @@ class Packer:
         service the next question may follow either way.
         """
         token_ids = [self._tokenizer.bos_token_id, *self._ids(document.text)]
-        sequence = _Sequence(token_ids, [*token_ids[1:], IGNORED], [False] * len(token_ids))
+        sequence = _Sequence(token_ids, [*token_ids[1:], IGNORED], [0] * len(token_ids))
         eos = self._tokenizer.eos_token_id
         tail = [eos] if rng.random() < 0.5 else []
         questions = document.questions * (_TERSE_REPEATS if terse else 1)
-        for question in rng.sample(questions, len(questions)):
+        for number, question in enumerate(rng.sample(questions, len(questions)), start=1):
             suffix = self._ids(_terse_suffix(question) if terse else question_suffix(question.text))
             answer = self._ids(answer_text(question.answer))
             sequence.append(
                 [*suffix, *answer, *tail],
                 [*suffix[1:], *answer, eos, *(IGNORED for _ in tail)],
-                [False] * (len(suffix) - 1) + [True] * (len(answer) + 1) + [False] * len(tail),
+                [0] * (len(suffix) - 1) + [number] * (len(answer) + 1) + [0] * len(tail),
             )
         return sequence
 

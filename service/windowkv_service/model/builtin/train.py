@@ -7,7 +7,7 @@ process time for the default arguments, in 900 steps.
 import argparse
 import random
 import time
-from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,18 +15,25 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from windowkv_service.model.builtin.curriculum import Stage, stages
-from windowkv_service.model.builtin.initialisation import start_with_lookup
+from windowkv_service.model.builtin.curriculum import EMPHASIS, FREE_ORDER, SINGLE_FACT, Stage, stages
+from windowkv_service.model.builtin.documents import tasks
+from windowkv_service.model.builtin.initialisation import plant_counting, start_with_circuits
 from windowkv_service.model.builtin.packing import IGNORED, Batch, Packer
 from windowkv_service.model.builtin.tokenizer import build_tokenizer
 
-MAX_POSITIONS = 8192
+MAX_POSITIONS = 16_384
+ROPE_BASE = 1e9
 LANGUAGE_WEIGHT = 0.1  # of the language-model loss, beside the answers' loss
-PASS_ACCURACY = 0.9
-PASS_WINDOW = 25  # batches the running accuracy is taken over
-PATIENCE = 1000  # steps after which a stage is left unpassed
-WARMUP_STEPS = 100
-REPORT_STEPS = 25
+LANGUAGE_SAMPLE = 0.25  # share of the tokens it is taken over
+MAX_FREE_PARTS = 20  # tokens of an answer whose parts may come in any order
+RUNNING = 30  # documents the running accuracy of a task is taken over
+FLOOR = 0.15  # how often a task comes that is all right, against 1 for one that is all wrong
+ATTENTION_SHARE = (
+    1.0  # of the learning rate: planted circuits are not to be shaken apart by what is new elsewhere
+)
+WARMUP_STEPS = 50
+REPORT_STEPS = 20
+SAVE_STEPS = 50
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, heads: int) -> LlamaForCausalLM:
@@ -34,13 +41,13 @@ def build_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, he
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
-        intermediate_size=3 * hidden,
+        intermediate_size=3 * hidden // 2,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=heads // 2,
         max_position_embeddings=MAX_POSITIONS,
         # A slow rotation leaves most of a head's dimensions to content over thousands of positions.
-        rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
@@ -48,7 +55,8 @@ def build_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, he
         initializer_range=hidden**-0.5,
     )
     model = LlamaForCausalLM(config)
-    start_with_lookup(model)
+    (colon_id,) = tokenizer(":", add_special_tokens=False).input_ids
+    start_with_circuits(model, colon_id)
     return model
 
 
@@ -59,57 +67,93 @@ class Trainer:
         self, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rng: random.Random
     ) -> None:
         self._model, self._packer, self._rng = model, Packer(tokenizer), rng
-        self._optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
+        attention = [each for name, each in model.named_parameters() if "self_attn" in name]
+        others = [each for name, each in model.named_parameters() if "self_attn" not in name]
+        groups = [{"params": attention, "share": ATTENTION_SHARE}, {"params": others, "share": 1.0}]
+        self._optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
         self._step, self._began = 0, time.process_time()
+        self._accuracy = dict.fromkeys((SINGLE_FACT, *tasks()), 0.0)  # running, per task
 
-    def run(self, number: int, stage: Stage) -> None:
-        """Trains until the stage is passed, or for its number of steps."""
-        recent: deque[float] = deque(maxlen=PASS_WINDOW)
-        last = stage.num_steps or PATIENCE
-        for step in range(last):
-            fall = 1.0 - 0.9 * step / last if stage.num_steps else 1.0
-            batch = self._packer.batch(self._rng, stage.draw_documents(self._rng), stage.terse_ratio)
-            recent.append(self._train_step(batch, stage.learning_rate * fall))
-            accuracy = sum(recent) / len(recent)
+    def run(self, number: int, stage: Stage, save: Callable[[], None]) -> None:
+        """Trains until all tasks of the stage are passed, or for its number of steps; saves now and then."""
+        if stage.plants_counting:
+            plant_counting(self._model)
+        for step in range(stage.num_steps):
+            fall = 1.0 - (1.0 - stage.final_share) * step / stage.num_steps
+            # Hard tasks come more often.
+            weights = {
+                kind: (FLOOR + 1.0 - accuracy) * EMPHASIS.get(kind, 1.0)
+                for kind, accuracy in self._accuracy.items()
+            }
+            drawn = stage.draw_documents(self._rng, weights)
+            batch = self._packer.batch(self._rng, [document for _, document in drawn], stage.terse_ratio)
+            with torch.autocast("cpu", torch.bfloat16):
+                rights = self._train_step(batch, [kind for kind, _ in drawn], stage.learning_rate * fall)
+            for (kind, _), right in zip(drawn, rights, strict=True):
+                self._accuracy[kind] += (right - self._accuracy[kind]) / RUNNING
             if self._step % REPORT_STEPS == 0:
-                self._report(number, stage, batch, accuracy)
-            if not stage.num_steps and len(recent) == PASS_WINDOW and accuracy >= PASS_ACCURACY:
+                self._report(number, stage, batch)
+            if self._step % SAVE_STEPS == 0:
+                save()
+            if min(self._accuracy[kind] for kind in stage.kinds) >= stage.pass_accuracy:
                 break
+        save()
 
-    def _train_step(self, batch: Batch, learning_rate: float) -> float:
-        """One step of the optimizer; returns the share of answer tokens predicted right."""
+    def _train_step(self, batch: Batch, kinds: list[str], learning_rate: float) -> list[float]:
+        """One step of the optimizer; returns per sequence the share of answer tokens predicted right."""
         self._step += 1
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate * min(1.0, self._step / WARMUP_STEPS)
-        loss, accuracy = _loss_and_accuracy(self._model, batch)
+            group["lr"] = group["share"] * learning_rate * min(1.0, self._step / WARMUP_STEPS)
+        loss, rights = loss_and_accuracy(self._model, batch, [kind in FREE_ORDER for kind in kinds])
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._optimizer.step()
-        return accuracy
+        return rights
 
-    def _report(self, number: int, stage: Stage, batch: Batch, accuracy: float) -> None:
+    def _report(self, number: int, stage: Stage, batch: Batch) -> None:
         shape = "x".join(str(size) for size in batch.token_ids.shape)
         spent = time.process_time() - self._began
-        longest = max(stage.lengths)
+        right = "  ".join(f"{kind.removeprefix('niah_')} {self._accuracy[kind]:.2f}" for kind in stage.kinds)
         print(
-            f"{spent:6.0f} s  step {self._step:5d}  stage {number:2d}  up to {longest:4d} tokens  "
-            f"batch {shape:8s}  right {accuracy:.3f}",
-            flush=True,
+            f"{spent:6.0f} s  step {self._step:5d}  stage {number:2d}  batch {shape:8s}  {right}", flush=True
         )
 
 
-def _loss_and_accuracy(model: LlamaForCausalLM, batch: Batch) -> tuple[Tensor, float]:
-    """Answer loss plus a tenth of the language-model loss; the share of answer tokens (<eos> apart) that is right."""
-    has_label = batch.labels != IGNORED
-    labels, is_answer = batch.labels[has_label], batch.is_answer[has_label]  # [num_labels]
+def loss_and_accuracy(
+    model: LlamaForCausalLM, batch: Batch, is_free: list[bool]
+) -> tuple[Tensor, list[float]]:
+    """The mean over sequences of their answers' mean loss, plus a share of the language-model loss.
+
+    The second result is the share of right answer tokens (<eos> apart) per sequence; where the order is free, every
+    token of an answer that is still to come is right.
+    """
     hidden = model.model(input_ids=batch.token_ids, use_cache=False).last_hidden_state
-    logits = model.lm_head(hidden[has_label])  # [num_labels, vocab_size]
-    losses = F.cross_entropy(logits, labels, reduction="none")
-    loss = losses[is_answer].mean() + LANGUAGE_WEIGHT * losses.mean()
-    is_word = is_answer & (labels != model.config.eos_token_id)
-    accuracy = (logits.detach()[is_word].argmax(-1) == labels[is_word]).float().mean().item()
-    return loss, accuracy
+    is_answer = batch.answers > 0  # [num_sequences, num_tokens]
+    logits = model.lm_head(hidden[is_answer])  # [num_answer_tokens, vocab_size]
+    labels, rows = batch.labels[is_answer], is_answer.nonzero()[:, 0]
+    losses = F.cross_entropy(logits.float(), labels, reduction="none")
+    counts = is_answer.sum(1).float()
+    loss = (losses / counts[rows]).sum() / len(counts)
+    is_other = ~is_answer & (batch.labels != IGNORED) & (torch.rand(is_answer.shape) < LANGUAGE_SAMPLE)
+    if is_other.any():
+        loss = loss + LANGUAGE_WEIGHT * F.cross_entropy(
+            model.lm_head(hidden[is_other]), batch.labels[is_other]
+        )
+    rights = _rights(logits.detach().argmax(-1), labels, rows, batch.answers[is_answer], is_free)
+    eos = model.config.eos_token_id
+    shares = [rights[(rows == row) & (labels != eos)].float().mean().item() for row in range(len(counts))]
+    return loss, shares
+
+
+def _rights(predicted: Tensor, labels: Tensor, rows: Tensor, answers: Tensor, is_free: list[bool]) -> Tensor:
+    """Which answer tokens are predicted right; all [num_answer_tokens]."""
+    right = predicted == labels
+    free = torch.tensor(is_free)[rows]
+    for distance in range(1, MAX_FREE_PARTS):
+        is_same = (rows[distance:] == rows[:-distance]) & (answers[distance:] == answers[:-distance])
+        right[:-distance] |= free[:-distance] & is_same & (predicted[:-distance] == labels[distance:])
+    return right
 
 
 def train(args: argparse.Namespace) -> None:
@@ -121,13 +165,12 @@ def train(args: argparse.Namespace) -> None:
         model = LlamaForCausalLM.from_pretrained(args.resume, dtype=torch.float32)
     else:
         model = build_model(tokenizer, args.hidden, args.layers, args.heads)
+    tokenizer.save_pretrained(args.out)
     print(f"{model.num_parameters():,} parameters, vocabulary {len(tokenizer)}", flush=True)
     trainer = Trainer(model, tokenizer, random.Random(args.seed))
     for number, stage in enumerate(stages(args.final_steps)):
         if number >= args.first_stage:
-            trainer.run(number, stage)
-            model.save_pretrained(args.out)
-    tokenizer.save_pretrained(args.out)
+            trainer.run(number, stage, lambda: model.save_pretrained(args.out))
 
 
 def main() -> None:
@@ -135,10 +178,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--final-steps", type=int, default=220, help="steps of the last stage")
+    parser.add_argument("--heads", type=int, default=8)
+    parser.add_argument("--final-steps", type=int, default=300, help="steps of the last stage")
     parser.add_argument("--first-stage", type=int, default=0, help="skip the stages before this one")
     parser.add_argument("--resume", type=Path, default=None, help="start from the weights in this directory")
     train(parser.parse_args())

@@ -8,7 +8,16 @@ value) pair in eight, chosen by checksum, is held out, and a document states pai
 import re
 from collections.abc import Iterator
 
-from windowkv_service.model.builtin.documents import facts, filler, lexicon, single_fact
+from windowkv_service.model.builtin.documents import (
+    facts,
+    filler,
+    lexicon,
+    paragraphs,
+    retrieval,
+    single_fact,
+    variables,
+    word_counts,
+)
 from windowkv_service.model.builtin.documents.facts import ATTRIBUTES, Attribute, Fact, Split, split_of
 from windowkv_service.model.builtin.documents.needle import Needle
 from windowkv_service.model.builtin.documents.question import Document, Question, answer_text, question_suffix
@@ -46,8 +55,17 @@ def phrases() -> Iterator[str]:
         question_suffix(""),
         *filler.SENTENCES,
         *filler.DISTRACTORS,
+        *retrieval.NOISE,
+        retrieval.ALL_OF_ONE,
+        retrieval.ONE_OF_EACH,
+        variables.ASSIGNMENT,
+        variables.QUESTION,
+        word_counts.COMMON_QUESTION,
+        word_counts.FREQUENT_QUESTION,
+        paragraphs.BRIDGED_QUESTION,
+        " ten",
     ]
-    for attribute in facts.ATTRIBUTES:
+    for attribute in (*facts.ATTRIBUTES, retrieval.NUMBER, retrieval.CODE, paragraphs.COMPANION):
         templates += [*attribute.statements, *attribute.questions]
     for template in templates:
         yield (

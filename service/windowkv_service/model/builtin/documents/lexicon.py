@@ -84,6 +84,6 @@ def words() -> tuple[str, ...]:
     """Every word that fills a slot of a sentence, each once, in a fixed order (without a leading space)."""
     lists = (
         NAMES, PLACES, CODE_WORDS, QUALITIES, THINGS, CABINS, DAYS, SCENES, LOOKS, WEATHERS, TIMES, BEASTS, FOODS,
-        TOOLS, SMALL, DEEDS,
+        TOOLS, SMALL, DEEDS, CODED,
     )  # fmt: skip
     return tuple(dict.fromkeys(word for each in lists for word in each))

@@ -5,7 +5,7 @@ set. What differs here, and why:
 
 - Facts and paragraphs are generated: a built-in model has read no encyclopedia, and no text may be copied.
 - Every sentence of a paragraph names its person; a pronoun would need a reader of another size.
-- The two-hop answer says its bridge ("Denby: Greycliff", Denby being the companion), so that each hop is one lookup;
+- The two-hop answer says its bridge ("Denby Greycliff", Denby being the companion), so that each hop is one lookup;
   only the second part is scored.
 
 Held out: (name, value) pairs by `split_of`, pairs of companions by `companions_split`.
@@ -104,7 +104,7 @@ class Paragraphs:
             return Question(ask(rng, fact), fact.value)
         fact = rng.choice(companion.facts)
         text = BRIDGED_QUESTION.format(label=fact.attribute.label, name=person.name)
-        return Question(text, f"{companion.name}: {fact.value}", (fact.value,))
+        return Question(text, f"{companion.name} {fact.value}", (fact.value,))
 
 
 def companions_split(one: str, other: str) -> Split:

@@ -145,13 +145,12 @@ class Retrieval:
 
     def _ask(self, rng: random.Random, values: dict[str, list[str]], asked: list[str]) -> Question:
         if self.num_asked > 1:
-            text = ONE_OF_EACH.format(names=", ".join(asked[:-1]) + " and " + asked[-1])
-            parts = tuple(values[key][0] for key in asked)
-            restated = (f"{key}: {part}" for key, part in zip(asked, parts, strict=True))
-            return Question(text, ", ".join(restated), parts)
+            text = ONE_OF_EACH.format(names=" ".join(asked))
+            parts = tuple(rng.sample([values[key][0] for key in asked], len(asked)))
+            return Question(text, ", ".join(parts), parts)
         if self.num_values > 1:
             parts = tuple(rng.sample(values[asked[0]], self.num_values))
-            return Question(ALL_OF_ONE.format(name=asked[0]), " ".join(parts), parts)
+            return Question(ALL_OF_ONE.format(name=asked[0]), ", ".join(parts), parts)
         text = rng.choice(self.needle.questions).format(name=asked[0])
         return Question(text, values[asked[0]][0])
 
@@ -197,9 +196,9 @@ def multivalue(num_tokens: int, num_questions: int = 1) -> Retrieval:
 
 
 def multiquery(num_tokens: int, num_questions: int = 1) -> Retrieval:
-    """RULER's niah_multiquery: four keys asked in one question.
+    """RULER's niah_multiquery: four keys asked in one question, their values in any order.
 
-    The answer repeats each key before its value ("Marlow: amber, Denby: cobalt"), so that each value is looked up by
-    the token before it. Four more keys stand in the document (RULER: none).
+    The question lists the names without commas, so that all four stand close to the answer's beginning. Four more keys
+    stand in the document (RULER: none).
     """
     return Retrieval(num_tokens, num_questions, CODE_WORD, num_keys=max(8, 4 * num_questions), num_asked=4)

@@ -51,7 +51,7 @@ class CommonWords:
         words = common * often + (others * (rest // len(others) + 1))[:rest]
         rng.shuffle(words)
         question = COMMON_QUESTION.format(count=_COUNTS[self.num_common])
-        return Document(" " + " ".join(words), (Question(question, " ".join(common), tuple(common)),))
+        return Document(" " + " ".join(words), (Question(question, ", ".join(common), tuple(common)),))
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class FrequentWords:
         ]
         rng.shuffle(words)
         top = tuple(ranking[:3])
-        return Document(" " + " ".join(words), (Question(FREQUENT_QUESTION, " ".join(top), top),))
+        return Document(" " + " ".join(words), (Question(FREQUENT_QUESTION, ", ".join(top), top),))
 
 
 def _draw_apart(
