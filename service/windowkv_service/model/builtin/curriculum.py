@@ -9,8 +9,6 @@ from windowkv_service.model.builtin.documents import ATTRIBUTES, Document, Singl
 SINGLE_FACT = "single_fact"
 # Tasks whose answers may list their parts in any order.
 FREE_ORDER = frozenset({"niah_multivalue", "niah_multiquery", "cwe"})
-    {"niah_multivalue", "niah_multiquery", "cwe"}
-)  # tasks whose answers may list their parts in any order
 EMPHASIS = {
     "cwe": 2.0,
     "fwe": 2.0,

@@ -7,8 +7,8 @@ neither circuit pays before the other exists. What is planted:
 
 - first layer: heads that look back one to six tokens, and one that sees the end of a question;
 - layers 1 and 2: lookups; keys are a token's predecessors, queries the token itself, its predecessors or the question;
-- last layer, later (`plant_counting`): heads that average evenly over everything (to count words) and heads that take back what the last dozen
-  tokens said (not to repeat an answer's word).
+- last layer, later (`plant_counting`): heads that average evenly over everything (to count words) and heads that take
+  back what the last dozen tokens said (not to repeat an answer's word).
 
 All weights are trained afterwards; the architecture stays a stock Llama.
 """
