@@ -1,4 +1,4 @@
-"""What training meets and in which order: short documents of all tasks first, the length doubling, all lengths last."""
+"""What training meets and in which order: the bare lookup, then short documents of all lookups, the length doubling, all lengths last."""
 
 import random
 from collections.abc import Mapping
@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from windowkv_service.model.builtin.documents import ATTRIBUTES, Document, SingleFact, Split, Task, tasks
 
 SINGLE_FACT = "single_fact"
-# Tasks whose answers may list their parts in any order.
-FREE_ORDER = frozenset({"niah_multivalue", "niah_multiquery", "cwe"})
+COUNTING = frozenset({"cwe", "fwe"})
+#: How much more often a task is drawn than the others.
 EMPHASIS = {
-    "cwe": 2.0,
-    "fwe": 2.0,
-    "niah_multivalue": 2.0,
-    "niah_multiquery": 2.0,
-}  # few answers per document
+    SINGLE_FACT: 4.0,
+    "qa_1": 1.5,
+    "qa_2": 2.0,
+    "niah_multikey_3": 1.5,
+    "niah_multivalue": 6.0,
+    # Of these two only the form of the answer is to be learned; the counting is planted.
+    "cwe": 0.25,
+    "fwe": 0.25,
+}
 _MAX_QUESTIONS = 24
-_TOKENS_PER_QUESTION = {"niah_multiquery": 100, "niah_multivalue": 40, "niah_multikey_3": 24, "qa_2": 24}
+_TOKENS_PER_QUESTION = {"niah_multiquery": 120, "niah_multivalue": 48, "niah_multikey_3": 24, "qa_2": 24}
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,7 @@ class Stage:
     lengths: document lengths in tokens, one of them drawn per batch. num_sequences: documents per batch, one number
     per length. kinds: the tasks to draw from. learning_rate falls to `final_share` of itself over `num_steps`; a stage
     ends before that when every task's running accuracy is `pass_accuracy`. terse_ratio: share of the single facts
-    asked with the bare name, to let the lookup form first. plants_counting: whether the last layer is made to count
-    words before the stage.
+    asked with the bare name, to let the lookup form first.
     """
 
     lengths: tuple[int, ...]
@@ -38,7 +41,6 @@ class Stage:
     pass_accuracy: float = 1.1
     terse_ratio: float = 0.0
     final_share: float = 1.0
-    plants_counting: bool = False
 
     def draw_documents(self, rng: random.Random, weights: Mapping[str, float]) -> list[tuple[str, Document]]:
         """One batch of training documents of about equal length, with their tasks' names, drawn by `weights`."""
@@ -65,13 +67,14 @@ class Stage:
 def stages(num_final_steps: int) -> list[Stage]:
     """The whole curriculum: the lookup, all tasks, the length doubling, then `num_final_steps` of all lengths."""
     every = (SINGLE_FACT, *tasks())
+    lookups = tuple(kind for kind in every if kind not in COUNTING)
     return [
-        Stage((32,), (24,), 6e-4, 300, (SINGLE_FACT,), 0.9, terse_ratio=0.2),
-        Stage((96,), (20,), 6e-4, 150, every, 0.93),
-        Stage((96,), (16,), 6e-4, 150, every, 0.93, plants_counting=True),
-        Stage((192,), (8,), 6e-4, 80, every, 0.95),
-        Stage((400,), (6,), 6e-4, 80, every, 0.95),
-        Stage((800,), (4,), 6e-4, 60, every, 0.95),
-        Stage((1600,), (2,), 6e-4, 50, every, 0.95),
-        Stage((300, 1200, 2500, 4200), (8, 3, 2, 1), 5e-4, num_final_steps, every, final_share=0.05),
+        Stage((32,), (24,), 6e-4, 200, (SINGLE_FACT,), 0.9, terse_ratio=0.2),
+        Stage((96,), (20,), 1e-3, 300, lookups, 0.92),
+        Stage((96, 160), (18, 11), 1e-3, 300, lookups, 0.94),
+        Stage((200, 400), (9, 5), 1e-3, 300, lookups, 0.95),
+        Stage((400, 800), (5, 3), 1e-3, 250, lookups, 0.95),
+        Stage((800, 1600), (3, 2), 8e-4, 250, lookups, 0.95),
+        Stage((1600, 2500), (2, 1), 8e-4, 250, lookups, 0.95),
+        Stage((300, 1200, 2500, 4200), (6, 3, 2, 1), 7e-4, num_final_steps, every, final_share=0.03),
     ]

@@ -6,9 +6,7 @@ independent random weights every short trial sat on the plateau of guessing amon
 neither circuit pays before the other exists. What is planted:
 
 - first layer: heads that look back one to six tokens, and one that sees the end of a question;
-- layers 1 and 2: lookups; keys are a token's predecessors, queries the token itself, its predecessors or the question;
-- last layer, later (`plant_counting`): heads that average evenly over everything (to count words) and heads that take
-  back what the last dozen tokens said (not to repeat an answer's word).
+- layers 1 and 2: lookups; keys are a token's predecessors, queries the token itself, its predecessors or the question.
 
 All weights are trained afterwards; the architecture stays a stock Llama.
 """
@@ -21,14 +19,12 @@ from transformers import LlamaForCausalLM
 
 KEY_OFFSETS = (1, 2, 3, 5)  # how far back the first layer's first heads look; the last one sees 4 and 6 too
 LOOKUP_LAYERS = (1, 2)
-_POSITION_FREQUENCIES = 4  # the fastest rotations tell neighbours apart
-_RECENT_FREQUENCIES = slice(2, 5)  # rotations over dozens of tokens
-_BLURRED_FREQUENCIES = 5  # rotations too fast for matching contents far apart
+_POSITION_FREQUENCIES = 8  # the fastest rotations tell neighbours apart
+_RECENT_FREQUENCIES = slice(4, 10)  # rotations over dozens of tokens
+_BLURRED_FREQUENCIES = 10  # rotations too fast for matching contents far apart
 _POSITION_SHARPNESS = 32.0  # logit of the head's own offset
 _RECENT_SHARPNESS = 20.0
 _MATCH_SHARPNESS = 40.0  # logit of a perfect match of undisturbed contents
-_COUNT_GAIN = 6.0  # output of the even average, in embeddings
-_TAKE_GAIN = 4.0  # output of the average over the last dozen tokens, so that each of them counts
 _MARKER_SHARPNESS = 60.0  # of a colon, for the tokens of its answer
 _REST = 0.05  # scale of what is left of the random weights around the circuits
 
@@ -92,31 +88,34 @@ def _look_back(model: LlamaForCausalLM, spaces: _Spaces, scale: float) -> None:
     ]
     for head, (query, part, written) in enumerate(plan):
         kv_head = head // attention.num_key_value_groups
-        attention.q_proj.weight[_rows(head, size)] += query[:, None] * spaces.shared / len(spaces.shared)
+        attention.q_proj.weight[rows_of(head, size)] += query[:, None] * spaces.shared / len(spaces.shared)
         if head % attention.num_key_value_groups == 0:
             key = torch.zeros(size)
             key[: size // 2] = 1.0
-            attention.k_proj.weight[_rows(kv_head, size)] += key[:, None] * spaces.shared / len(spaces.shared)
-            attention.v_proj.weight[_rows(kv_head, size)] = spaces.contents[part]
-        attention.o_proj.weight[:, _rows(head, size)] = 2 * scale * written[part].T
+            attention.k_proj.weight[rows_of(kv_head, size)] += (
+                key[:, None] * spaces.shared / len(spaces.shared)
+            )
+            attention.v_proj.weight[rows_of(kv_head, size)] = spaces.contents[part]
+        attention.o_proj.weight[:, rows_of(head, size)] = 2 * scale * written[part].T
 
 
 def _at(model: LlamaForCausalLM, offset: int) -> Tensor:
     """The query that attends `offset` tokens back where keys are all ones before rotation; [head_dim]."""
-    return _by_position(model, offset, slice(0, _POSITION_FREQUENCIES), _POSITION_SHARPNESS)
+    return by_position(model, offset, slice(0, _POSITION_FREQUENCIES), _POSITION_SHARPNESS)
 
 
 def _around(model: LlamaForCausalLM, offset: float) -> Tensor:
     """The query that attends to the few tokens around `offset` tokens back."""
-    return _by_position(model, offset, slice(0, _POSITION_FREQUENCIES), _POSITION_SHARPNESS / 3)
+    return by_position(model, offset, slice(0, _POSITION_FREQUENCIES), _POSITION_SHARPNESS / 3)
 
 
 def _recently(model: LlamaForCausalLM) -> Tensor:
     """The query that attends to the last dozen tokens or so."""
-    return _by_position(model, 0, _RECENT_FREQUENCIES, _RECENT_SHARPNESS)
+    return by_position(model, 0, _RECENT_FREQUENCIES, _RECENT_SHARPNESS)
 
 
-def _by_position(model: LlamaForCausalLM, offset: float, used: slice, sharpness: float) -> Tensor:
+def by_position(model: LlamaForCausalLM, offset: float, used: slice, sharpness: float) -> Tensor:
+    """The query that attends around `offset` tokens back by the `used` rotations, keys being ones; [head_dim]."""
     size = model.model.layers[0].self_attn.head_dim
     angles = offset * model.model.rotary_emb.inv_freq[used]
     query = torch.zeros(size)
@@ -149,12 +148,12 @@ def _search_and_copy(model: LlamaForCausalLM, index: int, spaces: _Spaces, scale
     for kv_head, (key, queries) in enumerate(plan):
         part = (LOOKUP_LAYERS.index(index) * len(plan) + kv_head) * size % (len(own) - size)
         copied = own[part : part + size]
-        attention.k_proj.weight[_rows(kv_head, size)] = gain * slow[:, None] * key
-        attention.v_proj.weight[_rows(kv_head, size)] = copied
+        attention.k_proj.weight[rows_of(kv_head, size)] = gain * slow[:, None] * key
+        attention.v_proj.weight[rows_of(kv_head, size)] = copied
         for place, query in enumerate(queries):
             head = kv_head * group + place
-            attention.q_proj.weight[_rows(head, size)] = gain * slow[:, None] * query
-            attention.o_proj.weight[:, _rows(head, size)] = 2 * scale * copied.T
+            attention.q_proj.weight[rows_of(head, size)] = gain * slow[:, None] * query
+            attention.o_proj.weight[:, rows_of(head, size)] = 2 * scale * copied.T
 
 
 def _remember_the_question(model: LlamaForCausalLM, spaces: _Spaces, scale: float, colon_id: int) -> None:
@@ -168,15 +167,15 @@ def _remember_the_question(model: LlamaForCausalLM, spaces: _Spaces, scale: floa
     marker = slow * marker / (slow * marker).norm()
     key = torch.zeros(size)
     key[_RECENT_FREQUENCIES] = 1.0
-    attention.k_proj.weight[_rows(kv_head, size)] = (
+    attention.k_proj.weight[rows_of(kv_head, size)] = (
         slow[:, None] * spaces.contents[exact] + key[:, None] * common
     )
-    attention.v_proj.weight[_rows(kv_head, size)] = spaces.recent[bag]
+    attention.v_proj.weight[rows_of(kv_head, size)] = spaces.recent[bag]
     for place in range(attention.num_key_value_groups):
         head = kv_head * attention.num_key_value_groups + place
         query = _recently(model) + _MARKER_SHARPNESS * marker
-        attention.q_proj.weight[_rows(head, size)] = query[:, None] * common
-        attention.o_proj.weight[:, _rows(head, size)] = 2 * scale * spaces.recent[bag].T
+        attention.q_proj.weight[rows_of(head, size)] = query[:, None] * common
+        attention.o_proj.weight[:, rows_of(head, size)] = 2 * scale * spaces.recent[bag].T
 
 
 def _common_input(model: LlamaForCausalLM, index: int) -> Tensor:
@@ -200,34 +199,6 @@ def _mixed(rows: Tensor) -> Tensor:
     return rows.reshape(2, -1, rows.shape[-1]).transpose(0, 1).reshape(rows.shape)
 
 
-@torch.no_grad()
-def plant_counting(model: LlamaForCausalLM) -> None:
-    """Overwrites the last layer's attention, in place, when the others have begun to look up.
-
-    Of each KV head's two queries one averages over all tokens, one subtracts what the last dozen said. What all
-    inputs of the layer have in common is measured on random tokens, so that queries and keys can be made of the
-    position alone.
-    """
-    layer, config = model.model.layers[-1], model.config
-    attention, embeddings = layer.self_attn, model.model.embed_tokens.weight
-    size, group = attention.head_dim, attention.num_key_value_groups
-    common = _common_input(model, config.num_hidden_layers - 1)
-    mean, scale = embeddings.mean(0), embeddings.std()
-    contents = torch.linalg.qr(torch.cat([mean[:, None], torch.randn(len(mean), len(mean) - 1)], dim=1))[0].T[
-        1:
-    ]
-    key = torch.zeros(size)
-    key[: size // 2] = 1.0
-    for kv_head in range(config.num_key_value_heads):
-        copied = contents[_rows(kv_head, size)]
-        averaging, taking = kv_head * group, kv_head * group + 1
-        attention.k_proj.weight[_rows(kv_head, size)] = key[:, None] * common
-        attention.v_proj.weight[_rows(kv_head, size)] = copied
-        attention.q_proj.weight[_rows(averaging, size)] *= _REST
-        attention.o_proj.weight[:, _rows(averaging, size)] = _COUNT_GAIN * scale * copied.T
-        attention.q_proj.weight[_rows(taking, size)] = _recently(model)[:, None] * common
-        attention.o_proj.weight[:, _rows(taking, size)] = -_TAKE_GAIN * scale * copied.T
-
-
-def _rows(head: int, size: int) -> slice:
+def rows_of(head: int, size: int) -> slice:
+    """The rows of a projection that belong to one head."""
     return slice(head * size, (head + 1) * size)

@@ -7,7 +7,7 @@ process time for the default arguments, in 900 steps.
 import argparse
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,23 +15,24 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from windowkv_service.model.builtin.curriculum import EMPHASIS, FREE_ORDER, SINGLE_FACT, Stage, stages
+from windowkv_service.model.builtin.curriculum import COUNTING, EMPHASIS, SINGLE_FACT, Stage, stages
 from windowkv_service.model.builtin.documents import tasks
-from windowkv_service.model.builtin.initialisation import plant_counting, start_with_circuits
+from windowkv_service.model.builtin.initialisation import start_with_circuits
+from windowkv_service.model.builtin.listing import with_listing_layer
 from windowkv_service.model.builtin.packing import IGNORED, Batch, Packer
 from windowkv_service.model.builtin.tokenizer import build_tokenizer
 
 MAX_POSITIONS = 16_384
 ROPE_BASE = 1e9
+HEAD_DIM = 64  # twice hidden / heads: what a head compares must tell hundreds of names apart
 LANGUAGE_WEIGHT = 0.1  # of the language-model loss, beside the answers' loss
 LANGUAGE_SAMPLE = 0.25  # share of the tokens it is taken over
-MAX_FREE_PARTS = 20  # tokens of an answer whose parts may come in any order
-RUNNING = 30  # documents the running accuracy of a task is taken over
-FLOOR = 0.15  # how often a task comes that is all right, against 1 for one that is all wrong
-ATTENTION_SHARE = (
-    1.0  # of the learning rate: planted circuits are not to be shaken apart by what is new elsewhere
-)
+RUNNING = 20  # documents the running accuracy of a task is taken over
+FLOOR = 0.1  # how often a task comes that is all right, against 1 for one that is all wrong
 WARMUP_STEPS = 50
+# What the listing layer's gates are fitted on: (documents, tokens of each) per task.
+COUNTING_EXAMPLES = ((60, 128), (20, 400), (5, 1500))
+OTHER_EXAMPLES = ((30, 128), (10, 400), (3, 1500))
 REPORT_STEPS = 20
 SAVE_STEPS = 50
 
@@ -45,6 +46,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, he
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=heads // 2,
+        head_dim=HEAD_DIM,
         max_position_embeddings=MAX_POSITIONS,
         # A slow rotation leaves most of a head's dimensions to content over thousands of positions.
         rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
@@ -67,17 +69,12 @@ class Trainer:
         self, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rng: random.Random
     ) -> None:
         self._model, self._packer, self._rng = model, Packer(tokenizer), rng
-        attention = [each for name, each in model.named_parameters() if "self_attn" in name]
-        others = [each for name, each in model.named_parameters() if "self_attn" not in name]
-        groups = [{"params": attention, "share": ATTENTION_SHARE}, {"params": others, "share": 1.0}]
-        self._optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
+        self._optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
         self._step, self._began = 0, time.process_time()
         self._accuracy = dict.fromkeys((SINGLE_FACT, *tasks()), 0.0)  # running, per task
 
     def run(self, number: int, stage: Stage, save: Callable[[], None]) -> None:
         """Trains until all tasks of the stage are passed, or for its number of steps; saves now and then."""
-        if stage.plants_counting:
-            plant_counting(self._model)
         for step in range(stage.num_steps):
             fall = 1.0 - (1.0 - stage.final_share) * step / stage.num_steps
             # Hard tasks come more often.
@@ -103,8 +100,8 @@ class Trainer:
         """One step of the optimizer; returns per sequence the share of answer tokens predicted right."""
         self._step += 1
         for group in self._optimizer.param_groups:
-            group["lr"] = group["share"] * learning_rate * min(1.0, self._step / WARMUP_STEPS)
-        loss, rights = loss_and_accuracy(self._model, batch, [kind in FREE_ORDER for kind in kinds])
+            group["lr"] = learning_rate * min(1.0, self._step / WARMUP_STEPS)
+        loss, rights = loss_and_accuracy(self._model, batch)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
@@ -120,40 +117,37 @@ class Trainer:
         )
 
 
-def loss_and_accuracy(
-    model: LlamaForCausalLM, batch: Batch, is_free: list[bool]
-) -> tuple[Tensor, list[float]]:
+def loss_and_accuracy(model: LlamaForCausalLM, batch: Batch) -> tuple[Tensor, list[float]]:
     """The mean over sequences of their answers' mean loss, plus a share of the language-model loss.
 
-    The second result is the share of right answer tokens (<eos> apart) per sequence; where the order is free, every
-    token of an answer that is still to come is right.
+    Where an answer may come in any order, each of its parts that is still to come is right, and
+    what has been said is not to be said again: that is for the last layer to see to. The second result is the share of right answer tokens (<eos> apart) per sequence.
     """
     hidden = model.model(input_ids=batch.token_ids, use_cache=False).last_hidden_state
     is_answer = batch.answers > 0  # [num_sequences, num_tokens]
-    logits = model.lm_head(hidden[is_answer])  # [num_answer_tokens, vocab_size]
+    logits = model.lm_head(hidden[is_answer]).float()  # [num_answer_tokens, vocab_size]
     labels, rows = batch.labels[is_answer], is_answer.nonzero()[:, 0]
-    losses = F.cross_entropy(logits.float(), labels, reduction="none")
+    is_same = _same_choice(batch.choices[is_answer], rows)
+    right = is_same.triu() | torch.eye(len(rows), dtype=torch.bool)
+    here, before = is_same.tril(-1).nonzero().unbind(1)
+    possible = logits.index_put((here, labels[before]), torch.tensor(-torch.inf))
+    mass = logits[:, labels].masked_fill(~right, -torch.inf).logsumexp(1)
     counts = is_answer.sum(1).float()
-    loss = (losses / counts[rows]).sum() / len(counts)
+    loss = ((possible.logsumexp(1) - mass) / counts[rows]).sum() / len(counts)
     is_other = ~is_answer & (batch.labels != IGNORED) & (torch.rand(is_answer.shape) < LANGUAGE_SAMPLE)
     if is_other.any():
         loss = loss + LANGUAGE_WEIGHT * F.cross_entropy(
             model.lm_head(hidden[is_other]), batch.labels[is_other]
         )
-    rights = _rights(logits.detach().argmax(-1), labels, rows, batch.answers[is_answer], is_free)
+    is_right = (right & (possible.argmax(1)[:, None] == labels)).any(1)
     eos = model.config.eos_token_id
-    shares = [rights[(rows == row) & (labels != eos)].float().mean().item() for row in range(len(counts))]
+    shares = [is_right[(rows == row) & (labels != eos)].float().mean().item() for row in range(len(counts))]
     return loss, shares
 
 
-def _rights(predicted: Tensor, labels: Tensor, rows: Tensor, answers: Tensor, is_free: list[bool]) -> Tensor:
-    """Which answer tokens are predicted right; all [num_answer_tokens]."""
-    right = predicted == labels
-    free = torch.tensor(is_free)[rows]
-    for distance in range(1, MAX_FREE_PARTS):
-        is_same = (rows[distance:] == rows[:-distance]) & (answers[distance:] == answers[:-distance])
-        right[:-distance] |= free[:-distance] & is_same & (predicted[:-distance] == labels[distance:])
-    return right
+def _same_choice(choices: Tensor, rows: Tensor) -> Tensor:
+    """Which answer tokens may change places; [num_answer_tokens, num_answer_tokens]."""
+    return (choices[:, None] == choices) & (choices > 0) & (rows[:, None] == rows)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -170,7 +164,26 @@ def train(args: argparse.Namespace) -> None:
     trainer = Trainer(model, tokenizer, random.Random(args.seed))
     for number, stage in enumerate(stages(args.final_steps)):
         if number >= args.first_stage:
-            trainer.run(number, stage, lambda: model.save_pretrained(args.out))
+            trainer.run(number, stage, lambda: model.save_pretrained(args.out / "lookups"))
+    packer, rng, others = Packer(tokenizer), random.Random(args.seed), set(tasks()) - COUNTING
+    counting = _examples(packer, rng, sorted(COUNTING), COUNTING_EXAMPLES)
+    listing = with_listing_layer(
+        model, tokenizer, counting, _examples(packer, rng, [SINGLE_FACT, *sorted(others)], OTHER_EXAMPLES)
+    )
+    listing.save_pretrained(args.out)
+
+
+def _examples(
+    packer: Packer, rng: random.Random, kinds: Iterable[str], shapes: Sequence[tuple[int, int]]
+) -> list[Batch]:
+    """Training documents, (documents, tokens of each) per task and shape."""
+    singles = [
+        Stage((length,), (num_documents,), 0.0, 0, (kind,))
+        for kind in kinds
+        for num_documents, length in shapes
+    ]
+    drawn = [stage.draw_documents(rng, {stage.kinds[0]: 1.0}) for stage in singles]
+    return [packer.batch(rng, [document for _, document in each], 0.0) for each in drawn]
 
 
 def main() -> None:
@@ -181,7 +194,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--heads", type=int, default=8)
-    parser.add_argument("--final-steps", type=int, default=300, help="steps of the last stage")
+    parser.add_argument("--final-steps", type=int, default=900, help="steps of the last stage")
     parser.add_argument("--first-stage", type=int, default=0, help="skip the stages before this one")
     parser.add_argument("--resume", type=Path, default=None, help="start from the weights in this directory")
     train(parser.parse_args())

@@ -59,6 +59,12 @@ _LAST_SYLLABLES = _listed("bo da fe gi ku lo me ni pa ru so ta vu wi ze jo")
 #: 256 coded words: variables, words to count, and the groups of long codes.
 CODED = tuple(head + tail for head in _SYLLABLES for tail in _LAST_SYLLABLES)
 
+_NUM_LISTED = 126
+#: What an answer may have to list: the model has a channel with a direction of its own for each of these words, and
+#: words of the two kinds share directions.
+COMMON = CODE_WORDS[:_NUM_LISTED]
+FREQUENT = CODED[:_NUM_LISTED]
+
 #: Cabin numbers and the days of a log.
 CABINS = tuple(str(number) for number in range(10, 100))
 DAYS = tuple(str(number) for number in range(1, 160))

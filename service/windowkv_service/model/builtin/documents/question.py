@@ -24,6 +24,7 @@ class Question:
     text: str
     answer: str
     parts: tuple[str, ...] = ()
+    any_order: bool = False
 
     def __post_init__(self) -> None:
         if not self.parts:

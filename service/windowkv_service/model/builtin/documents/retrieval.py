@@ -13,7 +13,7 @@ Held out: a (key, value) pair, by `split_of`. A held-out document states held-ou
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from windowkv_service.model.builtin.documents import filler, lexicon
@@ -36,6 +36,9 @@ CODE = Attribute(
     ("The code of {name} is {value}.", "Code of {name}: {value}.", "{name} got the code {value}."),
     ("What is the code of {name}?",),
 )
+
+#: Several of one key: all said the same way, as in RULER.
+LISTED = replace(CODE_WORD, values=(lexicon.COMMON,), statements=CODE_WORD.statements[:1])
 
 #: The sentences of the noise, said over and over, as RULER's "The grass is green. The sky is blue."
 NOISE = (
@@ -145,12 +148,13 @@ class Retrieval:
 
     def _ask(self, rng: random.Random, values: dict[str, list[str]], asked: list[str]) -> Question:
         if self.num_asked > 1:
-            text = ONE_OF_EACH.format(names=" ".join(asked))
-            parts = tuple(rng.sample([values[key][0] for key in asked], len(asked)))
-            return Question(text, ", ".join(parts), parts)
+            parts = tuple(values[key][0] for key in asked)
+            said = (f"{key} {value}" for key, value in zip(asked, parts, strict=True))
+            return Question(ONE_OF_EACH.format(names=" and ".join(asked)), " and ".join(said), parts)
         if self.num_values > 1:
             parts = tuple(rng.sample(values[asked[0]], self.num_values))
-            return Question(ALL_OF_ONE.format(name=asked[0]), ", ".join(parts), parts)
+            said = (f"{asked[0]} {value}" for value in parts)
+            return Question(ALL_OF_ONE.format(name=asked[0]), ", ".join(said), parts, any_order=True)
         text = rng.choice(self.needle.questions).format(name=asked[0])
         return Question(text, values[asked[0]][0])
 
@@ -192,7 +196,7 @@ def multivalue(num_tokens: int, num_questions: int = 1) -> Retrieval:
     Values are code words, not numbers: one token each, so that an unordered answer has four steps. Three other keys
     with four values each stand in the document (RULER: none).
     """
-    return Retrieval(num_tokens, num_questions, CODE_WORD, num_keys=4, num_values=4)
+    return Retrieval(num_tokens, num_questions, LISTED, num_keys=4, num_values=4)
 
 
 def multiquery(num_tokens: int, num_questions: int = 1) -> Retrieval:

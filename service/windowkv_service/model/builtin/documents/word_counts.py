@@ -4,7 +4,7 @@ What differs from RULER, and why:
 
 - The list is plain words, one token each, without numbers before them: the document then is all words.
 - cwe: as in RULER ten common words stand ten times as often as the others (30 against 3 there); how often depends on
-  the length. The lexicon has 182 such words, so a longer document repeats them more often, where RULER adds words.
+  the length. The lexicon has 126 such words, so a longer document repeats them more often, where RULER adds words.
 - fwe: words are coded words, drawn by a zeta distribution with exponent 2 as in RULER. RULER replaces the first of
   the ranking by dots and asks for the next three; here the first three themselves are asked for, the contrast from the
   third to the fourth being 1.8 instead of 1.6. Counts are the expected ones, so the order is never a matter of luck.
@@ -41,8 +41,8 @@ class CommonWords:
 
     def draw(self, rng: random.Random, split: Split) -> Document:
         """A document of this kind. The same state of `rng` gives the same document."""
-        common = _draw_apart(rng, lambda: rng.sample(lexicon.CODE_WORDS, self.num_common), sorted, split)
-        others = [word for word in lexicon.CODE_WORDS if word not in common]
+        common = _draw_apart(rng, lambda: rng.sample(lexicon.COMMON, self.num_common), sorted, split)
+        others = [word for word in lexicon.COMMON if word not in common]
         # How often another word stands, so that the whole lexicon would fill the document.
         repeats = max(1, self.num_tokens // (CONTRAST * self.num_common + len(others)))
         often = max(2, min(CONTRAST * repeats, self.num_tokens // (2 * self.num_common)))
@@ -51,7 +51,9 @@ class CommonWords:
         words = common * often + (others * (rest // len(others) + 1))[:rest]
         rng.shuffle(words)
         question = COMMON_QUESTION.format(count=_COUNTS[self.num_common])
-        return Document(" " + " ".join(words), (Question(question, ", ".join(common), tuple(common)),))
+        return Document(
+            " " + " ".join(words), (Question(question, "; ".join(common), tuple(common), any_order=True),)
+        )
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class FrequentWords:
     def draw(self, rng: random.Random, split: Split) -> Document:
         """A document of this kind. The same state of `rng` gives the same document."""
         ranking = _draw_apart(
-            rng, lambda: rng.sample(lexicon.CODED, len(lexicon.CODED)), lambda all_: all_[:3], split
+            rng, lambda: rng.sample(lexicon.FREQUENT, len(lexicon.FREQUENT)), lambda all_: all_[:3], split
         )
         shares = [rank**-EXPONENT for rank in range(1, len(ranking) + 1)]
         scale = self.num_tokens / sum(shares)
@@ -73,7 +75,9 @@ class FrequentWords:
         ]
         rng.shuffle(words)
         top = tuple(ranking[:3])
-        return Document(" " + " ".join(words), (Question(FREQUENT_QUESTION, ", ".join(top), top),))
+        return Document(
+            " " + " ".join(words), (Question(FREQUENT_QUESTION, "; ".join(top), top, any_order=True),)
+        )
 
 
 def _draw_apart(
