@@ -20,10 +20,10 @@ def tiny_model(directory: Path, architecture: str = "llama") -> LoadedModel:
 
 
 def untrained_builtin(directory: Path) -> LoadedModel:
-    """The built-in model's shape and tokenizer, so that generated documents are read word by word."""
+    """The built-in model's tokenizer and circuits without its training: generated documents are read word by word."""
     torch.manual_seed(0)
     tokenizer = build_tokenizer(8192)
-    build_model(tokenizer, 32, 4, 2).save_pretrained(directory)
+    build_model(tokenizer, hidden=128, layers=4, heads=8).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return load(ModelOptions(str(directory), "cpu", "float32", 16, None))
 

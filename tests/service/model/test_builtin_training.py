@@ -18,7 +18,7 @@ from windowkv_service.model.builtin.documents import (
     split_of,
     tasks,
 )
-from windowkv_service.model.builtin.initialisation import KEY_OFFSETS, plant_counting
+from windowkv_service.model.builtin.initialisation import KEY_OFFSETS
 from windowkv_service.model.builtin.packing import IGNORED, Packer
 from windowkv_service.model.builtin.tokenizer import build_tokenizer
 from windowkv_service.model.builtin.train import build_model
@@ -96,9 +96,7 @@ def attention_of(model, tokenizer, layer, text):
 def fresh(tokenizer):
     torch.set_num_threads(1)
     torch.manual_seed(1)
-    model = build_model(tokenizer, hidden=256, layers=4, heads=8).eval()
-    plant_counting(model)
-    return model
+    return build_model(tokenizer, hidden=256, layers=4, heads=8).eval()
 
 
 def test_a_fresh_model_looks_back(fresh, tokenizer):
@@ -107,9 +105,8 @@ def test_a_fresh_model_looks_back(fresh, tokenizer):
     assert [attention.shape[1] - 1 - head.argmax().item() for head in looking] == list(KEY_OFFSETS)
 
 
-def test_a_fresh_model_finds_the_fact_from_the_end_of_the_question(fresh, tokenizer):
-    text = " They call Denby cobalt. They call Marlow amber. They call Selwick mica."
-    text += question_suffix("What is the code word of Marlow?")
+def test_a_fresh_model_finds_what_follows_a_name(fresh, tokenizer):
+    text = " They call Denby cobalt. They call Marlow amber. They call Selwick mica.\n Marlow"
     attention = attention_of(fresh, tokenizer, 1, text)
     place = tokenizer(text).tokens().index("Ġamber")
     assert attention[:, place].max() > 0.5
@@ -122,9 +119,3 @@ def test_a_fresh_model_remembers_the_question_through_an_answer(fresh, tokenizer
     attention = attention_of(fresh, tokenizer, 1, text)
     place = len(tokenizer(text).input_ids) - 3  # the colon before two words
     assert attention[4, place] > 0.5
-
-
-def test_an_even_average_ranks_words_by_their_counts(fresh, tokenizer):
-    attention = attention_of(fresh, tokenizer, 3, " amber mica" * 20)
-    averaging = attention[0::2]
-    assert (averaging * attention.shape[1] - 1).abs().max() < 0.7

@@ -1,4 +1,4 @@
-"""What training meets and in which order: the bare lookup, then short documents of all lookups, the length doubling, all lengths last."""
+"""What training meets and in which order: the bare lookup, short documents, the length doubling, all lengths."""
 
 import random
 from collections.abc import Mapping

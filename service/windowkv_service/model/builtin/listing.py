@@ -48,7 +48,8 @@ class _Observations:
     """What enters the added layer.
 
     answering: [num_answer_tokens, hidden], with is_counting and is_taking for where a head is wanted.
-    reading: [num_tokens, hidden], with is_said for the words that an answer has listed. starts: what <bos> is, [hidden].
+    reading: [num_tokens, hidden], with is_said for the words that an answer has listed.
+    starts: [num_sequences, hidden], at <bos>.
     """
 
     answering: Tensor

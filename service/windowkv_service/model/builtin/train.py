@@ -24,7 +24,7 @@ from windowkv_service.model.builtin.tokenizer import build_tokenizer
 
 MAX_POSITIONS = 16_384
 ROPE_BASE = 1e9
-HEAD_DIM = 64  # twice hidden / heads: what a head compares must tell hundreds of names apart
+HEAD_SHARE = 2  # of hidden / heads: what a head compares must tell hundreds of names apart
 LANGUAGE_WEIGHT = 0.1  # of the language-model loss, beside the answers' loss
 LANGUAGE_SAMPLE = 0.25  # share of the tokens it is taken over
 RUNNING = 20  # documents the running accuracy of a task is taken over
@@ -46,7 +46,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, he
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=heads // 2,
-        head_dim=HEAD_DIM,
+        head_dim=HEAD_SHARE * hidden // heads,
         max_position_embeddings=MAX_POSITIONS,
         # A slow rotation leaves most of a head's dimensions to content over thousands of positions.
         rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
@@ -120,8 +120,9 @@ class Trainer:
 def loss_and_accuracy(model: LlamaForCausalLM, batch: Batch) -> tuple[Tensor, list[float]]:
     """The mean over sequences of their answers' mean loss, plus a share of the language-model loss.
 
-    Where an answer may come in any order, each of its parts that is still to come is right, and
-    what has been said is not to be said again: that is for the last layer to see to. The second result is the share of right answer tokens (<eos> apart) per sequence.
+    Where an answer may come in any order, each of its parts that is still to come is right, and what it has said is
+    not to be said again: that is for the last layer to see to. The second result is the share of right answer tokens
+    (<eos> apart) per sequence.
     """
     hidden = model.model(input_ids=batch.token_ids, use_cache=False).last_hidden_state
     is_answer = batch.answers > 0  # [num_sequences, num_tokens]
