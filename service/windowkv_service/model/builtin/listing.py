@@ -32,14 +32,14 @@ CHANNEL = (
 _BOS, _ALL = CHANNEL - 2, CHANNEL - 1
 _LOUDNESS = 0.01  # of the channel in the embeddings: too little to be heard in the other layers' norms
 _WRITING = 4000.0  # weight of the channel in the last norm
-_COUNT_GAIN = 60.0
-_TAKE_GAIN = 130.0
+_COUNT_GAIN = 200.0
+_TAKE_GAIN = 400.0
 _GATE_SHARPNESS = 8.0
-_SAID_SHARPNESS = 6.0
+_SAID_SHARPNESS = 12.0
 _REGULARISATION = 1e-4  # of the gates
 _RIDGE = 1e-3  # of the even map
 _RECENT_FREQUENCIES = slice(5, 9)  # an answer is a few dozen tokens long
-_RECENT_SHARPNESS = 4.0
+_RECENT_SHARPNESS = 6.0
 _LISTING_KV_HEADS = 2  # together they see the whole channel
 
 
@@ -48,7 +48,7 @@ class _Observations:
     """What enters the added layer.
 
     answering: [num_answer_tokens, hidden], with is_counting and is_taking for where a head is wanted.
-    reading: [num_tokens, hidden], with is_said for the words that an answer has listed.
+    reading: [num_tokens, hidden] where something is listed, with is_said for the words that an answer has listed.
     starts: [num_sequences, hidden], at <bos>.
     """
 
@@ -120,7 +120,8 @@ def _observe(model: LlamaForCausalLM, batch: Batch, counts: bool) -> _Observatio
         for answer in choices[choices > 0].unique():
             later[(choices == answer).nonzero()[1:, 0]] = True
     is_said[:, 1:] = is_part[:, :-1]
-    is_answer, is_read = batch.answers > 0, batch.labels != IGNORED
+    # Where nothing is listed the taking head looks at <bos>, and what it would read does not matter.
+    is_answer, is_read = batch.answers > 0, (batch.labels != IGNORED) & bool(is_part.any())
     return _Observations(
         entering[is_answer],
         is_part[is_answer] & counts,

@@ -31,7 +31,7 @@ RUNNING = 20  # documents the running accuracy of a task is taken over
 FLOOR = 0.1  # how often a task comes that is all right, against 1 for one that is all wrong
 WARMUP_STEPS = 50
 # What the listing layer's gates are fitted on: (documents, tokens of each) per task.
-COUNTING_EXAMPLES = ((60, 128), (20, 400), (5, 1500))
+COUNTING_EXAMPLES = ((60, 128), (20, 400), (5, 1500), (3, 4000))
 OTHER_EXAMPLES = ((30, 128), (10, 400), (3, 1500))
 REPORT_STEPS = 20
 SAVE_STEPS = 50
