@@ -171,7 +171,7 @@ def train(args: argparse.Namespace) -> None:
     listing = with_listing_layer(
         model, tokenizer, counting, _examples(packer, rng, [SINGLE_FACT, *sorted(others)], OTHER_EXAMPLES)
     )
-    listing.save_pretrained(args.out)
+    listing.to(torch.bfloat16).save_pretrained(args.out)
 
 
 def _examples(
