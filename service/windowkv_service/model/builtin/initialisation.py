@@ -121,7 +121,8 @@ def by_position(model: LlamaForCausalLM, offset: float, used: slice, sharpness: 
     query = torch.zeros(size)
     query[: size // 2][used] = torch.cos(angles)
     query[size // 2 :][used] = -torch.sin(angles)
-    return query * sharpness * size**0.5 / len(angles)
+    planted: Tensor = query * sharpness * size**0.5 / len(angles)
+    return planted
 
 
 def _search_and_copy(model: LlamaForCausalLM, index: int, spaces: _Spaces, scale: float) -> None:
@@ -183,7 +184,8 @@ def _common_input(model: LlamaForCausalLM, index: int) -> Tensor:
     token_ids = torch.randint(3, model.config.vocab_size, (1, 256))
     entering = model.model(input_ids=token_ids, output_hidden_states=True).hidden_states[index]
     common = model.model.layers[index].input_layernorm(entering)[0].mean(0)
-    return common / common.square().sum()
+    row: Tensor = common / common.square().sum()
+    return row
 
 
 def _slow(size: int) -> Tensor:

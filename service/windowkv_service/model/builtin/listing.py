@@ -183,7 +183,7 @@ def _separate(inputs: Tensor, is_wanted: Tensor, narrow: int, loudness: Tensor) 
         return total
 
     with torch.enable_grad():
-        optimizer.step(loss)
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
     return _read_in_channel(row.detach(), loudness)
 
 
