@@ -40,7 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--documents", type=int, default=5, help="per task")
     parser.add_argument("--questions", type=int, default=3, help="per document, where a task has so many")
-    parser.add_argument("--tokens", type=int, default=2000, help="per document")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[2000], help="per document")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the first document")
     parser.add_argument("--window-size", type=int, default=16)
     parser.add_argument("--kept-ratios", type=float, nargs="+", default=[0.12, 0.06, 0.03])

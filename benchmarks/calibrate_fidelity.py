@@ -118,7 +118,7 @@ def measure(client: Client, args: argparse.Namespace) -> tuple[list[Answered], i
     drawn = [
         each
         for number in range(args.documents)
-        for each in draw(args.tasks, 1, args.questions, args.tokens, args.seed + 1000 * number)
+        for each in draw(args.tasks, 1, args.questions, [args.tokens], args.seed + 1000 * number)
     ]
     answered: list[Answered] = []
     started = time.monotonic()

@@ -99,7 +99,7 @@ def methods(named: Mapping[str, Method], num_tokens: int) -> dict[str, Method]:
 
 def questions(model: LoadedModel, args: argparse.Namespace) -> Iterator[Asked]:
     tokenize = model.tokenizer.tokenize
-    for drawn in draw(["single"], args.documents, args.questions, args.tokens, args.seed):
+    for drawn in draw(["single"], args.documents, args.questions, [args.tokens], args.seed):
         body = tokenize(drawn.document.text, add_special_tokens=True)
         for asked in drawn.document.questions:
             ids = [*body, *tokenize(question_suffix(asked.text), add_special_tokens=False)]

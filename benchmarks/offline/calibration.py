@@ -18,18 +18,20 @@ CLEARLY_WORSE = (
 
 # What is tried of each option of the profile, the safest and cheapest first.
 OPTIONS: Mapping[str, tuple[object, ...]] = {
-    "vote_tokens": (16, 8, 4, 2, 1),
-    "reselect_every": (0, 8, 4, 2, 1),
+    # What always stays comes first: where few windows fit, it decides what the others can show.
     "keep_last_windows": (1, 0, 2),
     "keep_first": (True, False),
+    "vote_tokens": (16, 8, 4, 2, 1),
+    "reselect_every": (0, 8, 4, 2, 1),
     "top_p": (None, 8, 4, 2, 1),
     "index_bits": (4, 8),
 }
 
 
 def at_its_sharpest(profile: QuestionProfile) -> QuestionProfile:
-    """How leaders are compared: one token looks something up, and every token of an answer may."""
-    return replace(profile, vote_tokens=1, reselect_every=1)
+    """How leaders are compared: one token looks something up, every token of an answer may, and all that stays is the
+    first window, so that small budgets are theirs to spend."""
+    return replace(profile, vote_tokens=1, reselect_every=1, keep_last_windows=0)
 
 
 def best_leaders(results: Sequence[Result], full: Result) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -43,14 +44,15 @@ def draw(
     names: Sequence[str],
     num_documents: int,
     num_questions: int,
-    num_tokens: int,
+    lengths: Sequence[int],
     first_seed: int = FIRST_SEED,
 ) -> Iterator[Drawn]:
-    """num_documents of each task, of the training split; more, where a document has fewer than num_questions.
+    """num_documents of each task and length (in tokens), of the training split; more, where a document has fewer than
+    num_questions.
 
     The same arguments give the same documents.
     """
-    for name in names:
+    for name, num_tokens in itertools.product(names, lengths):
         task = _maker(name)(num_tokens, num_questions)
         missing, seed = num_documents * num_questions, first_seed
         while missing > 0:

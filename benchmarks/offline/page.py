@@ -21,13 +21,14 @@ def heading(title: str, args: argparse.Namespace, measurement: Measurement, bega
     """What was run, on what, and how its tables are read. args: of a script here; began: its process time then."""
     command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     model, minutes = measurement.model, (time.process_time() - began) / 60
+    lengths = " and ".join(f"{length:,}" for length in args.tokens)
     dtype = str(model.dtype).removeprefix("torch.")
     return f"""# {title}
 
     {command}
 
 {measurement.num_questions} questions, {args.documents * args.questions} or more of each of {len(args.tasks)} tasks, on
-generated documents of {args.tokens:,} tokens (training split, seeds from {args.seed:,}), asked after these were cached.
+generated documents of {lengths} tokens (training split, seeds from {args.seed:,}), asked after these were cached.
 Greedy, {dtype}, windows of {args.window_size} tokens. Model {model.name}, digest {model.digest.hex()[:16]}.
 {datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {minutes:.0f} minutes of one core.
 

@@ -31,9 +31,9 @@ def result(name: str, scores: dict[str, list[float]], num_leaders: int = 1) -> R
 
 def test_every_task_of_the_model_is_asked_about():
     assert set(TASKS) == {"single", *tasks()}
-    drawn = list(draw(["vt", "cwe"], 2, 2, 300))
+    drawn = list(draw(["vt", "cwe"], 2, 2, [300]))
     assert [each.task for each in drawn] == ["vt"] * 2 + ["cwe"] * 4  # of which each has one question
-    assert drawn == list(draw(["vt", "cwe"], 2, 2, 300))
+    assert drawn == list(draw(["vt", "cwe"], 2, 2, [300]))
     assert all(each.document.questions for each in drawn)
 
 

@@ -10,7 +10,7 @@ from windowkv_client import Client
 
 
 def test_every_question_is_put_to_every_ratio_and_promise() -> None:
-    (drawn,) = draw(["single"], 1, 2, 250)
+    (drawn,) = draw(["single"], 1, 2, [250])
     with running(model="builtin", device_tier_bytes=1 << 24) as service, Client(service.target) as client:
         answered = list(Trials([0.3, 0.2], [0.5, 1.0], None).of(client, 7, drawn))
         assert list(client.caches.list()) == []
