@@ -137,7 +137,7 @@ def in_room(landed: threading.Event | None = None) -> tuple[Frame, memoryview]:
         if landed is not None:
             landed.wait(5)
 
-    return Frame.in_room(plain.kind, plain.address, plain.dtype, plain.shape, room, wait), room
+    return Frame.in_room(plain.kind, plain.address, plain.dtype, plain.shape, plain.codec, room, wait), room
 
 
 def test_a_frame_with_room_of_its_own_is_kept_where_it_lies() -> None:
