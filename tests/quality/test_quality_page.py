@@ -1,7 +1,8 @@
-"""The page that reports quality shows the committed results and no others."""
+"""The pages that report quality show the committed results and no others."""
 
 from __future__ import annotations
 
+import pytest
 from house_plan import ROOT
 
 from windowkv_service.quality import report
@@ -11,15 +12,20 @@ from windowkv_service.quality.tables import render
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def test_the_page_shows_the_tables_of_the_results_beside_it() -> None:
-    shown = render(*report.read(RESULTS / "quality"))
-    assert shown == (RESULTS / "quality" / "table.md").read_text(encoding="utf-8")
-    assert shown in (RESULTS / "QUALITY.md").read_text(encoding="utf-8")
+PAGES = {"hidden": ("quality", "QUALITY.md"), "visible": ("quality-visible", "QUALITY-visible.md")}
 
 
-def test_what_is_reported_was_made_on_reporting_seeds_with_every_reference() -> None:
-    results, facts = report.read(RESULTS / "quality")
+@pytest.mark.parametrize("question", PAGES)
+def test_a_page_shows_the_tables_of_the_results_beside_it(question: str) -> None:
+    folder, page = PAGES[question]
+    shown = render(*report.read(RESULTS / folder))
+    assert shown == (RESULTS / folder / "table.md").read_text(encoding="utf-8")
+    assert shown in (RESULTS / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("question", PAGES)
+def test_what_is_reported_was_made_on_reporting_seeds_with_every_reference(question: str) -> None:
+    results, facts = report.read(RESULTS / PAGES[question][0])
     assert seed_kind(int(str(facts["seed"]).split()[0])) == "reporting"
-    for question in ("hidden", "visible"):
-        methods = {result.method for result in results if result.question == question}
-        assert {"full", "random", "streamingllm"} <= methods
+    assert {result.question for result in results} == {question}
+    assert {"full", "random", "streamingllm"} <= {result.method for result in results}

@@ -41,7 +41,7 @@ def test_where_the_first_layer_would_pass_the_prompt_the_line_is_flatter():
 
 @given(
     num_layers=st.integers(1, 40),
-    mean_tokens=st.floats(0, 5000),
+    mean_tokens=st.floats(0, 5000, allow_subnormal=False),
     num_tokens=st.integers(1, 5000),
     window=st.integers(1, 100),
     steepness=st.floats(1, 50),
