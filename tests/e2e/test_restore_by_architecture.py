@@ -15,6 +15,7 @@ from reference_generation import plain_generate
 from running_service import RunningService, running
 from tiny_models import ARCHITECTURES, save_tiny_model
 
+from windowkv_service.cache.entry import Entry
 from windowkv_service.cache.tiers.redis.commands import KEY_PREFIX
 
 DOCUMENT = random_tokens(1, 101)
@@ -54,6 +55,11 @@ def test_a_restarted_worker_says_what_transformers_says(start: START, model: Pat
         assert longer.usage.cached_tokens == 96
 
 
+def lose_every_third_block(redis: RedisServer, entry: Entry) -> None:
+    lost = [address for row in entry.block_addresses for address in list(row.values())[::3]]
+    redis.client.delete(*(KEY_PREFIX + address.hex().encode() for address in lost))
+
+
 def test_a_compressed_cache_answers_as_before_and_after_a_loss(
     start: START, model: Path, redis: RedisServer
 ) -> None:
@@ -64,8 +70,7 @@ def test_a_compressed_cache_answers_as_before_and_after_a_loss(
     with start() as worker, asking(worker) as client:
         assert answer(client, QUESTION, cache.name).token_ids == expected
         assert prefilled_tokens(worker) == 0
-    lost = [address for row in entry.block_addresses for address in list(row.values())[::3]]
-    redis.client.delete(*(KEY_PREFIX + address.hex().encode() for address in lost))
+    lose_every_third_block(redis, entry)
     with start() as worker, asking(worker) as client:
         said = answer(client, QUESTION, cache.name)
         assert (said.token_ids, said.usage.is_recomputed) == (expected, True)
@@ -81,8 +86,7 @@ def test_a_quantized_cache_answers_as_before_and_after_a_loss(start: START, redi
     with start() as worker, asking(worker) as client:
         assert answer(client, QUESTION, cache.name).token_ids == expected
         assert prefilled_tokens(worker) == 0
-    lost = [address for row in entry.block_addresses for address in list(row.values())[::3]]
-    redis.client.delete(*(KEY_PREFIX + address.hex().encode() for address in lost))
+    lose_every_third_block(redis, entry)
     with start() as worker, asking(worker) as client:
         said = answer(client, QUESTION, cache.name)
         assert (said.token_ids, said.usage.is_recomputed) == (expected, True)
