@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,28 +33,39 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
         return 2
     document = read_document()
     try:
-        with Interrupts() as interrupts, tempfile.TemporaryDirectory(prefix="windowkv-demo-") as folder:
-            _tell_story(document, Path(folder), interrupts, terminal)
+        with (
+            Interrupts() as interrupts,
+            tempfile.TemporaryDirectory(prefix="windowkv-demo-") as folder,
+            ThreadPoolExecutor(1) as calls,
+        ):
+            _tell_story(document, Path(folder), interrupts, calls, terminal)
     except StartFailed as error:
         terminal.complaint(str(error))
         return 1
     return 0
 
 
-def _tell_story(document: DemoDocument, folder: Path, interrupts: Interrupts, terminal: Terminal) -> None:
+def _tell_story(
+    document: DemoDocument, folder: Path, interrupts: Interrupts, calls: Executor, terminal: Terminal
+) -> None:
+    """Calls are made on a thread of their own: no signal is raised there.
+
+    One that is raised while gRPC starts a call leaves a channel that waits for good when it is closed. So the signal
+    breaks only the wait for the thread, the client is closed behind it, and what was being called ends with that.
+    """
     program = find_redis_server()
     if program is None:
         terminal.note("no redis-server found: the part after the restart is left out")
         with _worker(folder, None, interrupts, terminal) as client:
-            first = _first_run(client, document, terminal, has_redis=False)
+            first = calls.submit(_first_run, client, document, terminal, has_redis=False).result()
         report(first, None, terminal)
         return
     with redis_server(program, folder, interrupts) as redis_url:
         with _worker(folder, redis_url, interrupts, terminal) as client:
-            first = _first_run(client, document, terminal, has_redis=True)
+            first = calls.submit(_first_run, client, document, terminal, has_redis=True).result()
         terminal.note("the worker is stopped; a new one starts, which knows the document from Redis only")
         with _worker(folder, redis_url, interrupts, terminal) as client:
-            again = ask_all(client, first.cache, document, _Aloud(terminal))
+            again = calls.submit(ask_all, client, first.cache, document, _Aloud(terminal)).result()
     report(first, again, terminal)
 
 
