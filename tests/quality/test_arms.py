@@ -5,39 +5,27 @@ from __future__ import annotations
 import pytest
 
 from windowkv_client import Codec, Retention, Selection
-from windowkv_service.quality.arm import Arm, Visibility, arms, in_turn
+from windowkv_service.quality.arm import Visibility, arms, in_turn
 from windowkv_service.quality.method import Method, with_references
 
 
-def arm(name: str, question: Visibility = Visibility.HIDDEN) -> Arm:
-    return Arm(Method.parse(name), 0.12, question)
+def test_only_ours_and_quest_let_the_question_choose() -> None:
+    assert (Method("windowkv").selects, Method("windowkv").retains) == (Selection.AUTO, Retention.FULL)
+    assert (Method("quest").selects, Method("quest").retains) == (Selection.QUESTION, Retention.FULL)
+    for other in ("full", "windowkv-published", "snapkv", "random", "streamingllm"):
+        assert Method(other).selects is Selection.PUBLISHED
+        assert Method(other).retains is Retention.SELECTED
 
 
-def test_only_ours_lets_a_hidden_question_choose() -> None:
-    assert arm("windowkv").selection is Selection.QUESTION
-    assert arm("windowkv").retention is Retention.FULL
-    for other in ("full", "windowkv-published", "random", "streamingllm"):
-        assert arm(other).selection is Selection.PUBLISHED
-        assert arm(other).retention is Retention.SELECTED
-
-
-def test_with_the_question_in_sight_ours_chooses_once_and_pays_for_no_leader_keys() -> None:
-    visible = arm("windowkv", Visibility.VISIBLE)
-    assert (visible.selection, visible.retention) == (Selection.PUBLISHED, Retention.SELECTED)
-
-
-@pytest.mark.parametrize("question", Visibility)
-def test_with_quest_every_question_chooses(question: Visibility) -> None:
-    assert (arm("quest", question).selection, arm("quest", question).retention) == (
-        Selection.QUESTION,
-        Retention.FULL,
-    )
+def test_ours_that_chose_once_keeps_no_more_than_it_chose() -> None:
+    once = Method.parse("windowkv@published")
+    assert (once.selects, once.retains) == (Selection.PUBLISHED, Retention.SELECTED)
 
 
 def test_a_control_is_the_same_method_answered_otherwise() -> None:
-    control = arm("windowkv@full")
-    assert (control.method.selector, control.method.name) == ("windowkv", "windowkv@full")
-    assert (control.selection, control.retention) == (Selection.FULL, Retention.FULL)
+    control = Method.parse("windowkv@full")
+    assert (control.selector, control.name) == ("windowkv", "windowkv@full")
+    assert (control.selects, control.retains) == (Selection.FULL, Retention.FULL)
 
 
 def test_a_codec_is_part_of_the_method() -> None:
@@ -68,7 +56,7 @@ def test_the_full_cache_is_measured_once_whatever_the_ratios() -> None:
 
 def test_what_fetches_is_asked_before_anything_else_fills_the_device() -> None:
     found = arms([Method("full"), Method("windowkv")], [0.12], Visibility)
-    assert [one.retention for one in in_turn(found)] == [Retention.FULL] + [Retention.SELECTED] * 3
+    assert [one.method.name for one in in_turn(found)] == ["windowkv", "windowkv", "full", "full"]
 
 
 def test_the_full_cache_goes_before_what_can_use_its_blocks() -> None:

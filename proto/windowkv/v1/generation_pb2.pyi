@@ -137,7 +137,9 @@ class GenerateRequest(_message.Message):
     """
     @_builtins.property
     def input(self) -> _types_pb2.Input:
-        """input follows the cached prompt and may be absent; without a cache it is the whole prompt."""
+        """input follows the cached prompt and may be absent: then the prompt is answered as it is, and its end is what
+        chooses windows. Without a cache it is the whole prompt.
+        """
 
     @_builtins.property
     def sampling(self) -> Global___Sampling:

@@ -1,11 +1,16 @@
-"""What the device may hold of a cached prompt, and what it holds between questions."""
+"""What the device may hold of a cached prompt, what it holds between questions, and what a choice begins with."""
 
 from __future__ import annotations
+
+from math import ceil
 
 from windowkv_service.domain.requests import Compression
 from windowkv_service.engine.prompt import Prompt, Windows
 from windowkv_service.engine.resources import Resources
-from windowkv_service.selection.question import resident_windows
+from windowkv_service.selection.choice import num_fitting
+from windowkv_service.selection.question import QuestionProfile, resident_windows
+
+ASKED_TOKENS = 64  # of a prompt's end that are taken for its question
 
 
 def block_budget(prompt: Prompt, kept_ratio: float, index_bytes: int) -> int:
@@ -23,3 +28,12 @@ def resident_of(
         return chosen
     budget = block_budget(prompt, compression.kept_ratio, index_bytes)
     return resident_windows(profile, prompt.layout, prompt.num_tokens, budget)
+
+
+def asked_windows(prompt: Prompt, profile: QuestionProfile, budget_bytes: int) -> range:
+    """What every choice holds where nothing is asked beyond the cached prompt: its end, since the question is there. At
+    most half of the windows that fit; none where that is none."""
+    layout = prompt.layout
+    fitting = num_fitting(layout, prompt.num_tokens, profile.leaders, budget_bytes)
+    end = layout.num_windows(prompt.num_tokens)
+    return range(max(0, end - min(fitting // 2, ceil(ASKED_TOKENS / layout.window_size))), end)

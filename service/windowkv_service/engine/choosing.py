@@ -38,6 +38,7 @@ class Choosing:
         if self._is_ours:
             assert ground.entry is not None and ground.index is not None
             self._entry, self._index, self._profile = ground.entry, ground.index, ground.index.profile
+            self._held = frozenset(ground.claim.windows[ground.prompt.layout.selectable_groups[0].index])
             kept_ratio = request.kept_ratio or ground.entry.compression.kept_ratio
             self._budget_bytes = block_budget(ground.prompt, kept_ratio, ground.index.size_bytes)
             self._min_fidelity = request.min_fidelity or ground.entry.compression.min_fidelity
@@ -116,6 +117,7 @@ class Choosing:
             )
             for layer, queries in listener.queries.items()
         }
-        held = frozenset(self._entry.resident[layout.selectable_groups[0].index])
-        chosen = choose_windows(scores, self._profile, layout, num_tokens, self._budget_bytes, forced=held)
+        chosen = choose_windows(
+            scores, self._profile, layout, num_tokens, self._budget_bytes, forced=self._held
+        )
         return widen(chosen, layout, self._min_fidelity)

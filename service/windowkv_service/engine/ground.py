@@ -8,6 +8,7 @@ from windowkv_service.cache.entry import Entry
 from windowkv_service.domain.requests import Compression, GenerateRequest, QuestionSelection, Retention
 from windowkv_service.domain.results import MissReason
 from windowkv_service.engine.blocks import Claim
+from windowkv_service.engine.budget import asked_windows, block_budget
 from windowkv_service.engine.entries import claim_windows, make_resident, prompt_of
 from windowkv_service.engine.fetch import FetchReport
 from windowkv_service.engine.index import LeaderIndex
@@ -47,6 +48,13 @@ class Ground:
         self._most_bytes = max(self._most_bytes, self._held_bytes())
 
     @property
+    def num_votes(self) -> int:
+        """How many of the last tokens before the answer have a say in what it reads; 1 where nothing is chosen."""
+        if self.mode is not QuestionSelection.QUESTION or self.index is None:
+            return 1
+        return self.index.profile.vote_tokens
+
+    @property
     def device_bytes(self) -> int:
         """The most that the device held of the prompt for this answer at any time: the entry's blocks, the answer's,
         each block once, and the leader keys."""
@@ -82,7 +90,7 @@ def ground_on_prompt(resources: Resources, request: GenerateRequest) -> Walk[Gro
 
 def ground_on_cache(resources: Resources, request: GenerateRequest) -> Walk[Ground]:
     """A cache's windows as far as they are known before the question, claimed on the device; its entry pinned. Where
-    the question chooses, it begins on what the entry holds."""
+    the question chooses, it begins on what the entry holds, and on the prompt's end where the question is there."""
     assert request.cache is not None
     entry = yield from find(resources, request.tenant, request.cache)
     resources.check_length(entry.token_count + len(request.token_ids) + 1)
@@ -90,8 +98,10 @@ def ground_on_cache(resources: Resources, request: GenerateRequest) -> Walk[Grou
     try:
         report = FetchReport()
         yield from make_resident(resources, entry, report)
-        prompt, mode = prompt_of(resources, entry), _mode(request, entry)
-        windows, fidelity = _first_windows(prompt, entry, mode)
+        prompt = prompt_of(resources, entry)
+        asked = _asked_windows(request, prompt, entry)
+        mode = _mode(request, entry, is_asked=bool(request.token_ids or asked))
+        windows, fidelity = _first_windows(prompt, entry, mode, asked)
         claim = yield from claim_windows(resources, entry, prompt, windows, report)
         resources.store.hit(entry)
     except BaseException:
@@ -100,11 +110,20 @@ def ground_on_cache(resources: Resources, request: GenerateRequest) -> Walk[Grou
     return Ground(prompt, claim, fidelity, report, prompt.num_tokens, mode, entry, _index_of(entry))
 
 
-def _mode(request: GenerateRequest, entry: Entry) -> QuestionSelection:
-    """Who chooses the windows of a resident entry; AUTO is resolved."""
+def _asked_windows(request: GenerateRequest, prompt: Prompt, entry: Entry) -> range:
+    """Where the question is, as far as it is in the cached prompt and there is room for it."""
+    index = _index_of(entry)
+    if request.token_ids or index is None:
+        return range(0)
+    kept_ratio = request.kept_ratio or entry.compression.kept_ratio
+    return asked_windows(prompt, index.profile, block_budget(prompt, kept_ratio, index.size_bytes))
+
+
+def _mode(request: GenerateRequest, entry: Entry, *, is_asked: bool) -> QuestionSelection:
+    """Who chooses the windows of a resident entry; AUTO is resolved. Nobody can by a question that is not read."""
     can_choose = entry.index is not None
     if request.selection is QuestionSelection.AUTO:
-        return QuestionSelection.QUESTION if can_choose else QuestionSelection.PUBLISHED
+        return QuestionSelection.QUESTION if can_choose and is_asked else QuestionSelection.PUBLISHED
     if request.selection is QuestionSelection.QUESTION and not can_choose:
         raise BadOption("there are no leader keys to choose windows with", field="selection.mode")
     keeps_all = entry.compression.retention is Retention.FULL and not entry.tokens
@@ -113,11 +132,16 @@ def _mode(request: GenerateRequest, entry: Entry) -> QuestionSelection:
     return request.selection
 
 
-def _first_windows(prompt: Prompt, entry: Entry, mode: QuestionSelection) -> tuple[Windows, float]:
+def _first_windows(
+    prompt: Prompt, entry: Entry, mode: QuestionSelection, asked: range
+) -> tuple[Windows, float]:
     """And their fidelity."""
     if mode is QuestionSelection.FULL:
         return prompt.all_windows(), 1.0
-    return (entry.resident if mode is QuestionSelection.QUESTION else entry.windows), entry.fidelity
+    if mode is QuestionSelection.PUBLISHED:
+        return entry.windows, entry.fidelity
+    ends = [list(asked) if group.is_selectable else [] for group in prompt.layout.groups]
+    return _union(entry.resident, ends), entry.fidelity
 
 
 def _union(one: Windows, other: Windows) -> Windows:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from windowkv_client import Retention, Selection
+from windowkv_client import Retention
 from windowkv_service.quality.method import Method
 
 
@@ -29,14 +29,6 @@ class Arm:
     def is_visible(self) -> bool:
         return self.question is Visibility.VISIBLE
 
-    @property
-    def selection(self) -> Selection:
-        return self.method.selects(is_visible=self.is_visible)
-
-    @property
-    def retention(self) -> Retention:
-        return self.method.retains(is_visible=self.is_visible)
-
 
 def arms(
     methods: Sequence[Method], kept_ratios: Sequence[float], questions: Iterable[Visibility]
@@ -55,4 +47,4 @@ def in_turn(every: Iterable[Arm]) -> list[Arm]:
     """The order to run them in on one document. What retains all windows comes first, on a device that holds nothing of
     the document yet: its answers then fetch what they lack, as they do in service. Then the full cache, whose blocks
     spare the others the prefill."""
-    return sorted(every, key=lambda arm: (arm.retention is Retention.SELECTED, not arm.method.is_full))
+    return sorted(every, key=lambda arm: (arm.method.retains is Retention.SELECTED, not arm.method.is_full))

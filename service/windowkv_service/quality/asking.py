@@ -71,7 +71,7 @@ class Asking:
             method=self.arm.method.selector,
             codec=self.arm.method.codec,
             kept_ratio=self.arm.kept_ratio,
-            retention=self.arm.retention,
+            retention=self.arm.method.retains,
             ttl=LIFE_S,
         )
 
@@ -80,7 +80,7 @@ class Asking:
         async with self.client.generate(
             cache,
             None if self.arm.is_visible else text,
-            selection=self.arm.selection,
+            selection=self.arm.method.selects,
             max_tokens=question.max_tokens,
             stop=question.stop,
             temperature=0.0,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from windowkv_client import Codec, Retention, Selection
 
-CHOOSING = (Selection.QUESTION, Selection.FULL)  # the answer's windows are not the entry's
+CHOOSING = (Selection.AUTO, Selection.QUESTION, Selection.FULL)  # an answer's windows may not be the entry's
 OURS = "windowkv"
 FULL = "full"
 BLIND = ("random", "streamingllm")  # choices that look at nothing; the second is sink and recent tokens
@@ -53,16 +53,19 @@ class Method:
         """Drops nothing, whatever the kept ratio."""
         return self.selector == FULL
 
-    def selects(self, *, is_visible: bool) -> Selection:
-        """Ours lets a hidden question choose its windows, Quest every one; all others choose once, at prefill."""
+    @property
+    def selects(self) -> Selection:
+        """Ours lets the question choose its windows wherever it stands, Quest does too; all others chose at prefill."""
         if self.selection is not None:
             return self.selection
-        chooses = self.selector == "quest" or (self.selector == OURS and not is_visible)
-        return Selection.QUESTION if chooses else Selection.PUBLISHED
+        if self.selector == OURS:
+            return Selection.AUTO
+        return Selection.QUESTION if self.selector == "quest" else Selection.PUBLISHED
 
-    def retains(self, *, is_visible: bool) -> Retention:
+    @property
+    def retains(self) -> Retention:
         """Only where an answer may read other windows are they kept below, and leader keys charged for."""
-        return Retention.FULL if self.selects(is_visible=is_visible) in CHOOSING else Retention.SELECTED
+        return Retention.FULL if self.selects in CHOOSING else Retention.SELECTED
 
 
 def with_references(methods: Sequence[Method]) -> list[Method]:
