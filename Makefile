@@ -68,13 +68,13 @@ bench: setup ## The serving benchmark, as ratios; writes benchmarks/results
 	$(ONE_THREAD) $(BIN)/python benchmarks/serving.py
 
 # Reporting seeds, from 1000 on, are for tables only: defaults are chosen on the others.
-EVAL_METHODS := windowkv windowkv-published snapkv pyramidkv keydiff kvzip quest
-EVAL_VISIBLE := windowkv windowkv-published snapkv pyramidkv
+EVAL_METHODS := windowkv windowkv-published snapkv pyramidkv keydiff kvzip quest expected-attention tova h2o pyramidinfer
 EVAL_SUITES := single/2000 single/4000 niah reuse ruler/*/2000
 EVAL_COMMON ?= $(foreach suite,$(EVAL_SUITES),--suite '$(suite)') --kept-ratio 0.12 --kept-ratio 0.06 --kept-ratio 0.03 \
-	--seed 2027 --samples 4
+	--seed 2028 --samples 4
+EVAL_VISIBLE := windowkv windowkv@published windowkv-published snapkv pyramidkv keydiff
 EVAL_VISIBLE_COMMON ?= --suite single/2000 --suite niah/2000 --suite reuse --suite 'ruler/*/2000' --kept-ratio 0.12 \
-	--kept-ratio 0.06 --kept-ratio 0.03 --seed 2027 --samples 2
+	--kept-ratio 0.06 --kept-ratio 0.03 --seed 2028 --samples 4
 
 eval: setup ## The quality of answers on compressed caches; writes benchmarks/results/quality and quality-visible
 	$(ONE_THREAD) $(BIN)/windowkv eval $(EVAL_COMMON) $(addprefix --method ,$(EVAL_METHODS)) --question hidden \

@@ -27,9 +27,9 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1", **more}
 
 
-def children(folder: Path) -> list[str]:
-    """Command lines of the processes that work in folder."""
-    found = []
+def children(folder: Path) -> dict[int, str]:
+    """Command lines of the processes that work in folder, by process id."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -37,7 +37,7 @@ def children(folder: Path) -> list[str]:
         except OSError:  # it ended while we looked, or is somebody else's
             continue
         if place.startswith(str(folder)) or str(folder) in line:
-            found.append(line)
+            found[int(process.name)] = line
     return found
 
 
@@ -55,6 +55,8 @@ def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     if process.poll() is None:
         process.kill()
         process.wait()
+        for left in children(tmp_path):  # it could not stop them itself
+            os.kill(left, signal.SIGKILL)
     assert process.stderr is not None
     process.stderr.close()
 
@@ -86,7 +88,7 @@ def test_the_demo_answers_and_answers_again_from_redis(tmp_path: Path) -> None:
     assert 0 < story["stored_bytes"] < story["answering_bytes"] <= 0.12 * story["full_bytes"]
     assert story["restored_from_redis"] is True
     assert story["restored_correct"] == story["correct"]
-    assert children(tmp_path) == []
+    assert children(tmp_path) == {}
     assert list(tmp_path.glob("windowkv-demo-*")) == []
 
 
@@ -104,10 +106,10 @@ def test_what_it_started_is_stopped_with_it(
     demo: subprocess.Popen[str], number: signal.Signals, note: str, tmp_path: Path
 ) -> None:
     wait_for(demo, note)
-    assert any("redis" in line for line in children(tmp_path))
+    assert any("redis" in line for line in children(tmp_path).values())
     demo.send_signal(number)
     assert demo.wait(timeout=40) == 130
-    assert children(tmp_path) == []
+    assert children(tmp_path) == {}
     assert list(tmp_path.glob("windowkv-demo-*")) == []
 
 

@@ -24,7 +24,10 @@ def score_windows(
     # One key head at a time, so that [H, α, n] never exists as a whole.
     per_head = [
         token_scores(
-            head_queries, keys[:, head], scale, softcap, is_causal=True, lse=head_lse
+            torch.matmul(head_queries.float() * scale, keys[:, head].float().t()),
+            softcap,
+            is_causal=True,
+            lse=head_lse,
         )  # [H / Hkv, n]
         for head, (head_queries, head_lse) in enumerate(
             zip(queries.chunk(num_kv_heads), _chunks(lse, num_kv_heads), strict=True)
@@ -38,25 +41,18 @@ def _chunks(lse: Tensor | None, num_kv_heads: int) -> Sequence[Tensor | None]:
 
 
 def token_scores(
-    queries: Tensor,
-    keys: Tensor,
-    scale: float,
-    softcap: float | None,
-    *,
-    is_causal: bool,
-    lse: Tensor | None = None,
+    logits: Tensor, softcap: float | None, *, is_causal: bool, lse: Tensor | None = None
 ) -> Tensor:
     """Attention each token receives from one key head's query heads, summed over queries: fp32 [heads, n].
 
-    queries: [heads, α, D]; keys: [n, D]. is_causal: the queries are those of the last α of the n tokens.
-    lse: [heads, α], where the softmax's denominators are known.
+    logits: scaled products of queries and keys, fp32 [heads, α, n]. is_causal: the queries are those of the last α of
+    the n tokens. lse: [heads, α], where the softmax's denominators are known.
     """
-    logits = torch.matmul(queries.float() * scale, keys.float().t())  # [heads, α, n]
     if softcap is not None:
         logits = torch.tanh(logits / softcap) * softcap
     if is_causal:
-        num_observed = queries.shape[1]
-        future = torch.ones(num_observed, num_observed, dtype=torch.bool, device=keys.device).triu(1)
+        num_observed = logits.shape[1]
+        future = torch.ones(num_observed, num_observed, dtype=torch.bool, device=logits.device).triu(1)
         logits[:, :, -num_observed:].masked_fill_(future, float("-inf"))
     weights = logits.softmax(dim=-1) if lse is None else (logits - lse[:, :, None]).exp()
     return weights.sum(dim=1)
