@@ -25,6 +25,13 @@ class WindowScores(NamedTuple):
     score: Tensor
     mass: Tensor
 
+    def first(self, num_windows: int) -> WindowScores:
+        """Of the first windows alone, shares of what falls into them."""
+        if num_windows >= len(self.score):
+            return self
+        mass = self.mass[:num_windows]
+        return WindowScores(self.score[:num_windows], mass / mass.sum())
+
 
 @dataclass(frozen=True)
 class QuantizedKeys:

@@ -62,9 +62,10 @@ def test_it_says_what_one_says_that_is_asked_later(client: Client) -> None:
     assert ask(client, client.caches.create(token_ids=PROMPT, kept_ratio=ENOUGH)).token_ids == asked.token_ids
 
 
-def test_where_there_is_no_room_for_the_question_it_reads_what_was_chosen_with_the_prompt(
-    client: Client,
-) -> None:
+def test_where_there_is_no_room_for_the_question_it_runs_again_behind_the_prompt(client: Client) -> None:
     cache = client.caches.create(token_ids=PROMPT, kept_ratio=TIGHT)
-    assert ask(client, cache).usage.selections == 0
-    assert ask(client, cache, kept_ratio=ENOUGH).token_ids == STEPS
+    again, roomy = ask(client, cache), ask(client, cache, kept_ratio=ENOUGH)
+    assert again.token_ids == roomy.token_ids == STEPS
+    assert again.usage.device_bytes < roomy.usage.device_bytes
+    assert again.usage.tail_bytes > roomy.usage.tail_bytes
+    assert again.usage.prompt_tokens == roomy.usage.prompt_tokens == len(PROMPT)

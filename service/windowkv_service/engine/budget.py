@@ -11,6 +11,7 @@ from windowkv_service.selection.choice import num_fitting
 from windowkv_service.selection.question import QuestionProfile, resident_windows
 
 ASKED_TOKENS = 64  # of a prompt's end that are taken for its question
+ASKED_AT_LEAST = 32  # of fewer a question would be cut
 
 
 def block_budget(prompt: Prompt, kept_ratio: float, index_bytes: int) -> int:
@@ -32,8 +33,9 @@ def resident_of(
 
 def asked_windows(prompt: Prompt, profile: QuestionProfile, budget_bytes: int) -> range:
     """What every choice holds where nothing is asked beyond the cached prompt: its end, since the question is there. At
-    most half of the windows that fit; none where that is none."""
+    most half of the windows that fit; none where these are too few for a question."""
     layout = prompt.layout
     fitting = num_fitting(layout, prompt.num_tokens, profile.leaders, budget_bytes)
     end = layout.num_windows(prompt.num_tokens)
-    return range(max(0, end - min(fitting // 2, ceil(ASKED_TOKENS / layout.window_size))), end)
+    num_asked = min(fitting // 2, ceil(ASKED_TOKENS / layout.window_size))
+    return range(max(0, end - num_asked) if num_asked * layout.window_size >= ASKED_AT_LEAST else end, end)

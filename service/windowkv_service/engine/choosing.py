@@ -106,7 +106,9 @@ class Choosing:
         return is_new
 
     def _select(self, listener: Listener) -> WindowSelection:
-        layout, num_tokens = self._ground.prompt.layout, self._ground.prompt.num_tokens
+        """Of the windows before the question: what runs again is read from the tail."""
+        layout, num_tokens = self._ground.prompt.layout, self._question.start
+        num_windows = layout.num_windows(num_tokens)
         scores = {
             layer: self._profile.score(
                 queries,
@@ -114,10 +116,9 @@ class Choosing:
                 window_size=layout.window_size,
                 scale=listener.terms[layer].scale,
                 softcap=listener.terms[layer].softcap,
-            )
+            ).first(num_windows)
             for layer, queries in listener.queries.items()
         }
-        chosen = choose_windows(
-            scores, self._profile, layout, num_tokens, self._budget_bytes, forced=self._held
-        )
+        held = frozenset(window for window in self._held if window < num_windows)
+        chosen = choose_windows(scores, self._profile, layout, num_tokens, self._budget_bytes, forced=held)
         return widen(chosen, layout, self._min_fidelity)

@@ -8,7 +8,7 @@ from windowkv_service.cache.entry import Entry
 from windowkv_service.domain.requests import Compression, GenerateRequest, QuestionSelection, Retention
 from windowkv_service.domain.results import MissReason
 from windowkv_service.engine.blocks import Claim
-from windowkv_service.engine.budget import asked_windows, block_budget
+from windowkv_service.engine.budget import ASKED_TOKENS, asked_windows, block_budget
 from windowkv_service.engine.entries import claim_windows, make_resident, prompt_of
 from windowkv_service.engine.fetch import FetchReport
 from windowkv_service.engine.index import LeaderIndex
@@ -27,6 +27,7 @@ class Ground:
     """claim changes when a question chooses windows of its own, which it does where mode is QUESTION, once or more.
 
     fidelity: of the windows that are read; of several choices the lowest. num_choices: how many a question made.
+    num_again: how many of the prompt's last tokens run again where there is no new input.
     """
 
     prompt: Prompt
@@ -38,6 +39,7 @@ class Ground:
     entry: Entry | None = None
     index: LeaderIndex | None = None
     diverged_at: int | None = None
+    num_again: int = 1
     num_choices: int = 0
     _most_bytes: int = 0
 
@@ -46,13 +48,6 @@ class Ground:
         self.fidelity = min(self.fidelity, fidelity) if self.num_choices else fidelity
         self.num_choices += 1
         self._most_bytes = max(self._most_bytes, self._held_bytes())
-
-    @property
-    def num_votes(self) -> int:
-        """How many of the last tokens before the answer have a say in what it reads; 1 where nothing is chosen."""
-        if self.mode is not QuestionSelection.QUESTION or self.index is None:
-            return 1
-        return self.index.profile.vote_tokens
 
     @property
     def device_bytes(self) -> int:
@@ -99,31 +94,40 @@ def ground_on_cache(resources: Resources, request: GenerateRequest) -> Walk[Grou
         report = FetchReport()
         yield from make_resident(resources, entry, report)
         prompt = prompt_of(resources, entry)
-        asked = _asked_windows(request, prompt, entry)
-        mode = _mode(request, entry, is_asked=bool(request.token_ids or asked))
+        mode = _mode(request, entry)
+        asked, num_again = _asked(request, prompt, entry, mode)
         windows, fidelity = _first_windows(prompt, entry, mode, asked)
         claim = yield from claim_windows(resources, entry, prompt, windows, report)
         resources.store.hit(entry)
     except BaseException:
         resources.store.unpin(entry)
         raise
-    return Ground(prompt, claim, fidelity, report, prompt.num_tokens, mode, entry, _index_of(entry))
+    return Ground(
+        prompt, claim, fidelity, report, prompt.num_tokens, mode, entry, _index_of(entry), num_again=num_again
+    )
 
 
-def _asked_windows(request: GenerateRequest, prompt: Prompt, entry: Entry) -> range:
-    """Where the question is, as far as it is in the cached prompt and there is room for it."""
+def _asked(
+    request: GenerateRequest, prompt: Prompt, entry: Entry, mode: QuestionSelection
+) -> tuple[range, int]:
+    """Where the question is, as far as it is in the cached prompt, and how many tokens of it run again.
+
+    Its windows are read from the cache, and those run again that vote. Where there is no room for its windows all of it
+    runs again, in the tail, like a question that comes later."""
     index = _index_of(entry)
-    if request.token_ids or index is None:
-        return range(0)
+    if request.token_ids or mode is not QuestionSelection.QUESTION or index is None:
+        return range(0), 1
     kept_ratio = request.kept_ratio or entry.compression.kept_ratio
-    return asked_windows(prompt, index.profile, block_budget(prompt, kept_ratio, index.size_bytes))
+    budget_bytes = block_budget(prompt, kept_ratio, index.size_bytes)
+    asked = asked_windows(prompt, index.profile, budget_bytes)
+    return asked, index.profile.vote_tokens if asked else ASKED_TOKENS
 
 
-def _mode(request: GenerateRequest, entry: Entry, *, is_asked: bool) -> QuestionSelection:
-    """Who chooses the windows of a resident entry; AUTO is resolved. Nobody can by a question that is not read."""
+def _mode(request: GenerateRequest, entry: Entry) -> QuestionSelection:
+    """Who chooses the windows of a resident entry; AUTO is resolved."""
     can_choose = entry.index is not None
     if request.selection is QuestionSelection.AUTO:
-        return QuestionSelection.QUESTION if can_choose and is_asked else QuestionSelection.PUBLISHED
+        return QuestionSelection.QUESTION if can_choose else QuestionSelection.PUBLISHED
     if request.selection is QuestionSelection.QUESTION and not can_choose:
         raise BadOption("there are no leader keys to choose windows with", field="selection.mode")
     keeps_all = entry.compression.retention is Retention.FULL and not entry.tokens

@@ -18,14 +18,14 @@ from windowkv_service.kv.sending import on_device
 class Question:
     """The tokens to run on a ground, and the private tail blocks that take their KV and the answer's.
 
-    start: the logical position of the first of new_ids. Without new input the prompt's last token runs again, where
-    windows are to be chosen the last ones that vote; the KV that the cache has of them stays unseen.
+    start: the logical position of the first of new_ids. Without new input the prompt's last tokens run again, and the
+    KV that the cache has of them stays unseen.
     """
 
     def __init__(self, ground: Ground, new_ids: Sequence[int]) -> None:
         self.ground = ground
         prompt = ground.prompt
-        self.new_ids = tuple(new_ids) or tuple(prompt.token_ids[-ground.num_votes :])
+        self.new_ids = tuple(new_ids) or tuple(prompt.token_ids[-ground.num_again :])
         self.start = prompt.num_tokens - (0 if new_ids else len(self.new_ids))
         self._tail_ids: list[list[int]] = []
 
