@@ -7,16 +7,15 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from asking import answer, asking, check_books, frame_keys, prefilled_tokens, random_tokens
+from forgetting import forget_the_host
 from redis_server import RedisServer
-from redis_server import running as running_redis
 from running_service import RunningService, running
-from tiny_models import save_tiny_model
 
 from windowkv_client import CacheFull, CacheNotFound, Client, RetryPolicy, TierDown
-from windowkv_service.cache.tiers.host import HostTier
 from windowkv_service.engine.resources import Resources
 
 NUM_DOCUMENTS = 6
@@ -34,15 +33,8 @@ HONEST = (CacheNotFound, TierDown, CacheFull)  # what may be said instead of an 
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with running_redis() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def worker(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+def worker(model: Path, redis_process: RedisServer) -> Iterator[RunningService]:
     """Its device holds three uncompressed documents, its host memory about as much."""
-    model = save_tiny_model(tmp_path_factory.mktemp("model"), "llama")
     with running(
         model=str(model),
         window_size=8,
@@ -50,7 +42,7 @@ def worker(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
         device_tier_bytes=450 * 1024,
         host_tier_bytes=500 * 1024,
         load_budget_s=0.2,
-        redis_url=redis.url,
+        redis_url=redis_process.url,
     ) as service:
         yield service
 
@@ -66,12 +58,6 @@ def forget_one(resources: Resources) -> None:
     entry = next(iter(resources.store.entries()), None)
     if entry is not None:
         resources.store.drop(entry)
-
-
-def clear_host(resources: Resources) -> None:
-    host = resources.tiers[0]
-    assert isinstance(host, HostTier)
-    host.clear()
 
 
 class Nemesis:
@@ -93,7 +79,7 @@ class Nemesis:
             self._freeze,
             lambda: self._redis.client.client_kill_filter(_type="normal", skipme=True),
             lambda: self._worker.ask(evict_all),
-            lambda: self._worker.ask(clear_host),
+            lambda: self._worker.ask(forget_the_host),
             lambda: self._worker.ask(forget_one),
         ]
         while not self._stop.wait(0.03):
@@ -137,7 +123,7 @@ def leave_early(client: Client, question: list[int], name: str) -> None:
         next(stream)
 
 
-def test_every_answer_is_right_or_honest(worker: RunningService, redis: RedisServer) -> None:
+def test_every_answer_is_right_or_honest(worker: RunningService, redis_process: RedisServer) -> None:
     documents = [random_tokens(n, 100 + 7 * n) for n in range(NUM_DOCUMENTS)]
     questions = [random_tokens(50 + n, 3 + n) for n in range(4)]
     kinds = [KINDS[n % len(KINDS)] for n in range(NUM_DOCUMENTS)]
@@ -170,7 +156,7 @@ def test_every_answer_is_right_or_honest(worker: RunningService, redis: RedisSer
                 num_answers += 1
         return num_answers
 
-    nemesis = Nemesis(worker, redis)
+    nemesis = Nemesis(worker, redis_process)
     with ThreadPoolExecutor(NUM_ASKERS + 1) as pool:
         raging = pool.submit(nemesis.rage)
         try:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from asking import answer, asking, create_in_redis, frame_keys, metric, prefilled_tokens, random_tokens
+from forgetting import forget_all_but_the_books, forget_the_device
 from kernel_cases.quantized import BlocksCase
 from redis_server import RedisServer
-from redis_server import running as running_redis
 from reference_generation import plain_generate
 from rounded_generation import rounded_generate
-from running_service import RunningService, running
-from tiny_models import save_tiny_model
+from running_service import START, RunningService
 from torch import Tensor
 
 from windowkv.storage.v1.manifest_pb2 import Manifest
 from windowkv_client import Cache, CacheNotFound, Client, Codec
 from windowkv_service.cache.frame import HEADER_BYTES, Frame, FrameKind, pack
 from windowkv_service.cache.manifest import write
-from windowkv_service.cache.tiers.host import HostTier
 from windowkv_service.cache.tiers.redis.commands import KEY_PREFIX
 from windowkv_service.engine.resources import Resources
 
@@ -31,49 +26,8 @@ WINDOW = 8
 DOCUMENT = random_tokens(1, 157)
 QUESTION = random_tokens(2, 9)
 LOSSY = [codec for codec in Codec if codec is not Codec.EXACT]
-START = Callable[..., AbstractContextManager[RunningService]]
 # Of float32 and in blocks of eight tokens and head_dim 16, scales included.
 SHARES = {Codec.EXACT: 1.0, Codec.INT8: 0.3125, Codec.FP8: 0.3125, Codec.INT4: 0.25}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("model"), "llama")
-
-
-@pytest.fixture(scope="module")
-def redis_process() -> Iterator[RedisServer]:
-    with running_redis() as server:
-        yield server
-
-
-@pytest.fixture
-def redis(redis_process: RedisServer) -> RedisServer:
-    redis_process.flush()
-    return redis_process
-
-
-@pytest.fixture
-def start(model: Path, redis: RedisServer) -> START:
-    """Start a worker on the model and the test's Redis."""
-    options = {"model": str(model), "window_size": WINDOW, "chunk_tokens": 64, "device_tier_bytes": 1 << 22}
-    return partial(running, redis_url=redis.url, **options)
-
-
-def forget_the_device(resources: Resources) -> None:
-    for entry in resources.store.entries():
-        resources.store.evict(entry)
-        for pool in resources.device.pools.values():
-            for address in entry.addresses:
-                pool.forget(address)
-
-
-def forget(resources: Resources) -> None:
-    """Above Redis nothing is left of any entry but its record."""
-    forget_the_device(resources)
-    host = resources.tiers[0]
-    assert isinstance(host, HostTier)
-    host.clear()
 
 
 def numbers(worker: RunningService, cache: Cache) -> dict[tuple[int, int], Tensor]:
@@ -114,7 +68,7 @@ def test_redis_and_host_memory_hold_so_much_less(start: START, redis: RedisServe
         assert host.used_bytes == expected + num_blocks * HEADER_BYTES
         moved = metric(worker, "windowkv_tier_move_bytes_total", **{"from": "device", "to": "redis"})
         assert moved == expected + num_blocks * HEADER_BYTES
-        worker.ask(forget)
+        worker.ask(forget_all_but_the_books)
         said = answer(client, QUESTION, cache)
         assert (said.usage.source_tier, said.usage.bytes_fetched) == ("redis", expected)
 
@@ -145,7 +99,7 @@ def test_answers_are_those_of_a_plain_model_whose_cache_was_rounded(
     with start() as worker, asking(worker) as client:
         cache = create_in_redis(client, token_ids=document, kept_ratio=1.0, codec=codec)
         assert answer(client, QUESTION, cache).token_ids == expected
-        worker.ask(forget)
+        worker.ask(forget_all_but_the_books)
         said = answer(client, QUESTION, cache)
         assert (said.token_ids, said.usage.source_tier, said.usage.is_recomputed) == (
             expected,
@@ -185,7 +139,7 @@ def test_exact_and_quantized_caches_of_one_document_never_mix(start: START) -> N
             assert len({cache.name for cache in caches.values()}) == len(Codec)
             for codec, cache in [*caches.items()] * 2:
                 assert answer(client, QUESTION, cache).token_ids == alone[codec]
-                worker.ask(forget)
+                worker.ask(forget_all_but_the_books)
             for cache in caches.values():
                 client.caches.delete(cache)
 
@@ -197,7 +151,7 @@ def test_dropping_one_leaves_the_other_whole(start: START, codec: Codec) -> None
         cache = create_in_redis(client, token_ids=DOCUMENT, kept_ratio=0.4, codec=codec)
         expected = answer(client, QUESTION, cache).token_ids
         client.caches.delete(exact)
-        worker.ask(forget)
+        worker.ask(forget_all_but_the_books)
         prefilled = prefilled_tokens(worker)
         said = answer(client, QUESTION, cache)
         assert (said.token_ids, said.usage.is_recomputed) == (expected, False)
@@ -225,7 +179,7 @@ def test_an_exact_prefix_serves_what_will_be_quantized(start: START, model: Path
     expected = rounded_generate(model, longer, QUESTION, 14, codec=codec.value, window_size=WINDOW)
     with start() as worker, asking(worker) as client:
         create_in_redis(client, token_ids=DOCUMENT, kept_ratio=1.0)
-        worker.ask(forget)
+        worker.ask(forget_all_but_the_books)
         made = create_in_redis(client, token_ids=longer, kept_ratio=1.0, codec=codec)
         assert made.creation is not None
         assert made.creation.reused_tokens == 152

@@ -10,16 +10,13 @@ import grpc
 import pytest
 from asking import answer, asking, check_books, create_in_redis, metric, random_tokens
 from eventually import eventually
+from forgetting import forget_all_but_the_books
 from held_worker import held, holding_at
 from redis_server import RedisServer
-from redis_server import running as running_redis
 from running_service import RunningService, running
-from tiny_models import save_tiny_model
 
 from windowkv.v1 import cache_pb2, cache_pb2_grpc, generation_pb2, generation_pb2_grpc
 from windowkv.v1.types_pb2 import Input, TokenIds
-from windowkv_service.cache.tiers.host import HostTier
-from windowkv_service.engine.resources import Resources
 
 CHUNK = 16
 DOCUMENT = random_tokens(1, 157)
@@ -28,24 +25,13 @@ SHORT_QUESTION = random_tokens(3, 9)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("model"), "llama")
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with running_redis() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def worker(model: Path, redis: RedisServer) -> Iterator[RunningService]:
+def worker(model: Path, redis_process: RedisServer) -> Iterator[RunningService]:
     with running(
         model=str(model),
         window_size=8,
         chunk_tokens=CHUNK,
         device_tier_bytes=1 << 22,
-        redis_url=redis.url,
+        redis_url=redis_process.url,
         load_budget_s=20.0,
         max_running=2,
     ) as service:
@@ -166,23 +152,12 @@ def test_a_client_that_vanishes_is_noticed(
         assert not call.is_active()
 
 
-def forget_above_redis(resources: Resources) -> None:
-    host = resources.tiers[0]
-    assert isinstance(host, HostTier)
-    host.clear()
-    for entry in resources.store.entries():
-        resources.store.evict(entry)
-        for pool in resources.device.pools.values():
-            for address in entry.addresses:
-                pool.forget(address)
-
-
 @pytest.mark.parametrize("how", ["cancelled", "late"])
 def test_a_call_given_up_while_it_fetches_holds_nothing_although_the_fetch_goes_on(
-    worker: RunningService, channel: grpc.Channel, cache: str, redis: RedisServer, how: str
+    worker: RunningService, channel: grpc.Channel, cache: str, redis_process: RedisServer, how: str
 ) -> None:
-    worker.ask(forget_above_redis)
-    redis.freeze()
+    worker.ask(forget_all_but_the_books)
+    redis_process.freeze()
     try:
         call = generate(channel, SHORT_QUESTION, cache, timeout=1.0 if how == "late" else None)
         assert eventually(lambda: worker.service.engine.status().num_waiting == 1)
@@ -190,7 +165,7 @@ def test_a_call_given_up_while_it_fetches_holds_nothing_although_the_fetch_goes_
             call.cancel()
         check_books(worker)
     finally:
-        redis.resume()
+        redis_process.resume()
     assert eventually(lambda: worker.resources.tiers[1].status().health.value == "up")
 
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 from asking import answer, asking, leaks, prefilled_tokens, random_tokens
 from eventually import eventually
+from forgetting import forget_the_device
 from late_copies import LateCopies
 from running_service import RunningService, running
 from tiny_models import save_tiny_model
 
 from windowkv_client import Client, DeadlineExceeded
-from windowkv_service.engine.resources import Resources
 
 WINDOW = 8
 DOCUMENT = random_tokens(1, 157)
@@ -43,14 +43,6 @@ def expected(worker: RunningService) -> list[int]:
         client.caches.delete(cache.name)
     worker.ask(lambda resources: setattr(resources, "copies", LateCopies(DELAY_S)))
     return said
-
-
-def forget_the_device(resources: Resources) -> None:
-    for entry in resources.store.entries():
-        resources.store.evict(entry)
-        for pool in resources.device.pools.values():
-            for address in entry.addresses:
-                pool.forget(address)
 
 
 def test_a_cache_comes_back_when_its_blocks_have_landed(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
 import pytest
 from asking import answer, asking, create_in_redis, prefilled_tokens, random_tokens
 from redis_server import RedisServer
-from redis_server import running as running_redis
 from reference_generation import plain_generate
-from running_service import RunningService, running
+from running_service import START, running
 from tiny_models import ARCHITECTURES, save_tiny_model
 
 from windowkv_service.cache.entry import Entry
@@ -21,13 +18,6 @@ from windowkv_service.cache.tiers.redis.commands import KEY_PREFIX
 DOCUMENT = random_tokens(1, 101)
 QUESTION = random_tokens(2, 9)
 LONGER = DOCUMENT + random_tokens(5, 40)
-START = Callable[..., AbstractContextManager[RunningService]]
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with running_redis() as server:
-        yield server
 
 
 @pytest.fixture(scope="module", params=sorted(ARCHITECTURES))
@@ -37,7 +27,6 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def start(model: Path, redis: RedisServer) -> START:
-    redis.flush()
     options = {"window_size": 8, "chunk_tokens": 32, "device_tier_bytes": 1 << 22}
     return partial(running, model=str(model), redis_url=redis.url, **options)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from asking import answer, asking, leaks, prefilled_tokens, random_tokens
 from eventually import eventually
+from forgetting import forget_the_device
 from late_copies import LateCopies
 from running_service import RunningService, running
 from tiny_models import save_tiny_model
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from windowkv_client import Client, DeadlineExceeded
 from windowkv_service.engine import fetch, reuse
-from windowkv_service.engine.resources import Resources
 from windowkv_service.kv.copies import Landing
 
 WINDOW = 8
@@ -63,14 +63,6 @@ def copies(worker: RunningService) -> CountingCopies:
     made = worker.resources.copies
     assert isinstance(made, CountingCopies)
     return made
-
-
-def forget_the_device(resources: Resources) -> None:
-    for entry in resources.store.entries():
-        resources.store.evict(entry)
-        for pool in resources.device.pools.values():
-            for address in entry.addresses:
-                pool.forget(address)
 
 
 def test_a_cache_comes_back(client: Client, worker: RunningService) -> None:

@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from asking import asking, check_books, frame_keys, random_tokens
 from redis_server import RedisServer
-from redis_server import running as running_redis
 from running_service import RunningService, running
-from tiny_models import save_tiny_model
 
 from windowkv_service.engine.warm_up import warm_up
 
 WINDOW = 8
 
 
-@pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    with running_redis() as server:
-        yield server
-
-
 @pytest.fixture(params=[{}, {"device_tier_bytes": 1 << 16}], ids=["room", "too small a device"])
-def worker(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, redis: RedisServer
-) -> Iterator[RunningService]:
-    model = save_tiny_model(tmp_path_factory.mktemp("model"), "llama")
+def worker(request: pytest.FixtureRequest, model: Path, redis: RedisServer) -> Iterator[RunningService]:
     settings: dict[str, Any] = {"window_size": WINDOW, "device_tier_bytes": 1 << 22, **request.param}
     with running(model=str(model), redis_url=redis.url, **settings) as worker:
         yield worker

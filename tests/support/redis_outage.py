@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 from asking import create_in_redis, random_tokens
+from forgetting import forget_the_host
 from running_service import RunningService
 
 from windowkv_client import Client, RetryPolicy
-from windowkv_service.cache.tiers.host import HostTier
 from windowkv_service.engine.resources import Resources
 
 DOCUMENT = random_tokens(1, 157)
 QUESTION = random_tokens(2, 9)
 PATIENT_S = 30.0  # a call that waits for Redis for ever fails at this
-START = Callable[..., AbstractContextManager[RunningService]]
 
 
 def impatient(worker: RunningService) -> Client:
@@ -53,19 +50,4 @@ def is_down(client: Client) -> bool:
 def forget_all_but_redis(resources: Resources) -> None:
     for entry in list(resources.store.entries()):
         resources.store.drop(entry)
-    forget_host(resources)
-
-
-def forget_all_but_the_books(resources: Resources) -> None:
-    for entry in resources.store.entries():
-        resources.store.evict(entry)
-        for pool in resources.device.pools.values():
-            for address in entry.addresses:
-                pool.forget(address)
-    forget_host(resources)
-
-
-def forget_host(resources: Resources) -> None:
-    host = resources.tiers[0]
-    assert isinstance(host, HostTier)
-    host.clear()
+    forget_the_host(resources)

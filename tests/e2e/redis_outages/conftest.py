@@ -1,4 +1,4 @@
-"""A tiny model, a Redis that is not started yet, and workers that are told of it."""
+"""A Redis that is not started yet, and workers that are told of it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,10 @@ import pytest
 from redis_outage import (
     DOCUMENT,
     QUESTION,
-    START,
 )
 from redis_server import RedisServer
 from reference_generation import plain_generate
-from running_service import running
-from tiny_models import save_tiny_model
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("model"), "llama")
+from running_service import START, running
 
 
 @pytest.fixture(scope="module")

@@ -7,20 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from asking import answer, asking, frame_keys, metric, prefilled_tokens, random_tokens
 from eventually import eventually
+from forgetting import forget_all_but_the_books
 from redis_outage import (
     DOCUMENT,
     PATIENT_S,
     QUESTION,
-    START,
     create,
     demand,
     forget_all_but_redis,
-    forget_all_but_the_books,
     impatient,
     is_down,
     is_up,
 )
 from redis_server import RedisServer
+from running_service import START
 
 from windowkv_client import CacheExpired, CacheNotFound, TierDown
 

@@ -8,20 +8,19 @@ from pathlib import Path
 import pytest
 from asking import answer, asking, metric, random_tokens
 from eventually import eventually
+from forgetting import forget_all_but_the_books
 from redis_outage import (
     PATIENT_S,
     QUESTION,
-    START,
     create,
     demand,
     forget_all_but_redis,
-    forget_all_but_the_books,
     impatient,
     is_down,
     is_up,
 )
 from redis_server import RedisServer
-from running_service import running
+from running_service import START, running
 
 from windowkv_client import CacheNotFound, TierDown
 

@@ -6,16 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 from asking import answer, asking, random_tokens
 from eventually import eventually
+from forgetting import forget_all_but_the_books
 from redis_outage import (
     PATIENT_S,
     QUESTION,
-    START,
     create,
-    forget_all_but_the_books,
     is_down,
     is_up,
 )
 from redis_server import RedisServer
+from running_service import START
 
 
 def test_what_is_on_the_device_is_answered_while_redis_is_stuck(
