@@ -22,7 +22,7 @@ def draw_heat_maps(results: Sequence[Result], folder: Path) -> None:
     """niah-METHOD.png for each method that was asked niah: kept ratios across, visibilities of the question down."""
     found = [result for result in results if result.suite == "niah"]
     for method, of_method in by(found, lambda result: result.method).items():
-        _draw(method, of_method, folder / f"niah-{method.replace('@', '-')}.png")
+        _draw(method, of_method, folder / f"niah-{method}.png")
 
 
 def _draw(method: str, results: Sequence[Result], path: Path) -> None:
