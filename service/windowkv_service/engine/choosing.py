@@ -106,8 +106,9 @@ class Choosing:
         return is_new
 
     def _select(self, listener: Listener) -> WindowSelection:
-        """Of the windows before the question: what runs again is read from the tail."""
-        layout, num_tokens = self._ground.prompt.layout, self._question.start
+        """Of the windows before the question: what runs again is read from the tail. Where that is all, of the first:
+        a table is never empty."""
+        layout, num_tokens = self._ground.prompt.layout, max(1, self._question.start)
         num_windows = layout.num_windows(num_tokens)
         scores = {
             layer: self._profile.score(
