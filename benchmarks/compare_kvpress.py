@@ -63,14 +63,17 @@ def _mark_windows(kept: Tensor, prompt: ReadPrompt, got: WindowSelection) -> Non
 def compare(case: Case, theirs: Mapping[str, Tensor], prompt: ReadPrompt) -> dict[str, Any]:
     """One method on one model."""
     shares = {
-        str(1 - removed): agreement(theirs[f"kept/{removed}"], kept_by(case.ours, prompt, removed))
+        str(1 - removed): agreement(
+            theirs[f"kept/{removed}"], kept_by(case.ours, prompt, removed), theirs["told"]
+        )
         for removed in REMOVED_RATIOS
     }
     return {"agreement": shares, "score_difference": _score_difference(case, theirs["scores"], prompt)}
 
 
-def agreement(theirs: Tensor, ours: Tensor) -> float:
-    """The share of kept tokens that both keep, of whoever keeps more."""
+def agreement(theirs: Tensor, ours: Tensor, told: Tensor) -> float:
+    """The share of kept tokens that both keep, of whoever keeps more, in the heads of which that can be told."""
+    theirs, ours = theirs[told], ours[told]
     return float((theirs & ours).sum() / max(int(theirs.sum()), int(ours.sum())))
 
 
@@ -117,17 +120,19 @@ def run(kvpress_python: Path, folder: Path) -> dict[str, Any]:
     script = Path(__file__).with_name("press_runs.py")
     subprocess.run([kvpress_python, script, folder], check=True)
     rows: list[dict[str, Any]] = []
+    left_out: dict[str, int] = {}
     for case in CASES:
         row: dict[str, Any] = {"method": case.method, "setting": case.setting, "why": case.why, "models": {}}
         for number, (name, path) in enumerate(models.items()):
             prompt = ReadPrompt(load_by_layer(path, case.window_size), token_ids[name])
             theirs = load_file(folder / f"{number}-{case.name}.safetensors")
             row["models"][name] = compare(case, theirs, prompt)
+            left_out[name] = int((~theirs["told"]).sum())
         rows.append(row)
         print(case.name, json.dumps(row["models"]), flush=True)
     ours = {"torch": torch.__version__, "transformers": transformers.__version__}
     theirs_run = json.loads((folder / "versions.json").read_text())
-    return {"num_tokens": NUM_TOKENS, "theirs": theirs_run, "ours": ours, "rows": rows}
+    return {"num_tokens": NUM_TOKENS, "theirs": theirs_run, "ours": ours, "left_out": left_out, "rows": rows}
 
 
 def main() -> None:

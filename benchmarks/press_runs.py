@@ -3,7 +3,8 @@
     python -P benchmarks/press_runs.py FOLDER
 
 FOLDER holds cases.json (models, token ids, presses with their options, ratios of what is removed). For every case it
-gains a file of tensors: scores [layers, KV heads, tokens] where the press makes any, and what it kept at every ratio.
+gains a file of tensors: scores [layers, KV heads, tokens] where the press makes any, what it kept at every ratio, and
+of which heads that can be told.
 """
 
 from __future__ import annotations
@@ -68,6 +69,12 @@ def kept_tokens(model: Any, cache: DynamicCache, full: DynamicCache) -> torch.Te
     return torch.stack(kept)
 
 
+def told_heads(full: DynamicCache) -> torch.Tensor:
+    """bool [layers, KV heads]: whose keys all differ, so that those that are left say which tokens stayed."""
+    heads = [[len(keys.unique(dim=0)) == len(keys) for keys in layer.keys[0]] for layer in full.layers]
+    return torch.tensor(heads)
+
+
 @torch.inference_mode()
 def run_case(
     model: Any, token_ids: torch.Tensor, case: dict[str, Any], ratios: list[float]
@@ -75,7 +82,7 @@ def run_case(
     model.set_attn_implementation(case.get("attention", "sdpa"))
     full = DynamicCache()
     model.model(input_ids=token_ids, past_key_values=full)
-    found: dict[str, torch.Tensor] = {}
+    found: dict[str, torch.Tensor] = {"told": told_heads(full)}
     for removed in ratios:
         press, cache = make_press(case, removed), DynamicCache()
         with recorded_scores(press) as scores, press(model):

@@ -14,6 +14,7 @@ scorers, per layer and KV head; blocks of one token make our budgets theirs to t
 *agree* is the share of kept tokens that both keep, as a mean over the models; *lowest* is the least over models and
 ratios; *score* is the largest difference of two scores, relative to the largest score, over all models. Rows without a
 reason are the same formula with the same settings; the others say why they differ, and the method's file says more.
+What stayed is told by the keys that are left: heads with equal keys are left out ({left_out}).
 
 kvpress {kvpress} with torch {torch} and transformers {transformers}; ours with torch {our_torch} and transformers
 {our_transformers}; {machine}, CPU. Models: {models}.
@@ -35,6 +36,8 @@ def render(found: Mapping[str, Any]) -> str:
         our_transformers=found["ours"]["transformers"],
         machine=platform.machine(),
         models=", ".join(models),
+        left_out=", ".join(f"{count} of the {name}" for name, count in found["left_out"].items() if count)
+        or "none",
         table="\n".join(lines),
     )
 

@@ -5,8 +5,8 @@ Code consulted: kvpress, keydiff_press.py (Apache-2.0).
 A token's score is -cos(k, mean of k/|k|), of keys after RoPE, per KV head; no query is looked at.
 
 What we do differently: the paper compresses block by block while it reads; here the whole prompt is compared once.
-Nothing is kept for its position: of a question at the prompt's end most tokens go with the rest, and the answer with
-them. Were the last 32 kept, KeyDiff would answer (benchmarks/results/visible.md).
+Nothing is kept for its position: of a question at the prompt's end most tokens go with the rest
+(benchmarks/results/visible.md). The built-in model then still finds the answer, but not where it ends.
 """
 
 from __future__ import annotations
