@@ -55,8 +55,18 @@ def test_every_case_keeps_the_share_that_the_press_would(benchmarks, directory):
         kept = compare.kept_by(case.ours, prompt, 0.5)
         assert kept.shape == (4, 2, 128)
         assert kept.sum() == kept.numel() // 2, case.name
-        assert compare.agreement(kept, kept) == 1.0
-        assert compare.agreement(~kept, kept) == 0.0
+        told = torch.ones(4, 2, dtype=torch.bool)
+        assert compare.agreement(kept, kept, told) == 1.0
+        assert compare.agreement(~kept, kept, told) == 0.0
+
+
+def test_a_head_that_cannot_tell_what_stayed_has_no_say(benchmarks):
+    ours = torch.tensor([[[True, False, True, False], [True, True, False, False]]])
+    theirs = ours.clone()
+    theirs[0, 1] = True  # its keys are equal: all of them seem to be there still
+    agreement = benchmarks["compare_kvpress"].agreement
+    assert agreement(theirs, ours, torch.tensor([[True, True]])) == 4 / 6
+    assert agreement(theirs, ours, torch.tensor([[True, False]])) == 1.0
 
 
 def test_the_page_shows_means_and_the_lowest(benchmarks):
@@ -70,11 +80,11 @@ def test_the_page_shows_means_and_the_lowest(benchmarks):
         },
     }
     versions = {"torch": "1", "transformers": "2"}
-    page = benchmarks["press_table"].render(
-        {"num_tokens": 9, "theirs": {**versions, "kvpress": "3"}, "ours": versions, "rows": [row]}
-    )
+    found = {"num_tokens": 9, "theirs": {**versions, "kvpress": "3"}, "ours": versions, "rows": [row]}
+    page = benchmarks["press_table"].render({**found, "left_out": {"one": 0, "two": 3}})
     assert "| SnapKV | plain | 75.00 % | 37.50 % | 25.00 % | 2e-07 | – |" in page
-    assert "kvpress 3" in page and "Models: one, two." in page
+    assert "kvpress 3" in page and "Models: one, two." in page and "left out (3 of the two)" in page
+    assert "left out (none)" in benchmarks["press_table"].render({**found, "left_out": {"one": 0, "two": 0}})
 
 
 def test_cases_name_presses_once(benchmarks):
