@@ -26,11 +26,12 @@ class WindowScores(NamedTuple):
     mass: Tensor
 
     def first(self, num_windows: int) -> WindowScores:
-        """Of the first windows alone, shares of what falls into them."""
+        """Of the first windows alone, shares of what falls into them; 0 where nothing does."""
         if num_windows >= len(self.score):
             return self
         mass = self.mass[:num_windows]
-        return WindowScores(self.score[:num_windows], mass / mass.sum())
+        least = torch.finfo(mass.dtype).tiny
+        return WindowScores(self.score[:num_windows], mass / mass.sum().clamp_min(least))
 
 
 @dataclass(frozen=True)

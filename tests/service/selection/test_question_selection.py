@@ -23,6 +23,15 @@ def scores_of(*values):
     return WindowScores(score, score / score.sum())
 
 
+def test_the_first_windows_alone_share_what_falls_into_them():
+    scores = WindowScores(torch.tensor([3.0, 1.0, 9.0]), torch.tensor([0.3, 0.1, 0.6]))
+    assert scores.first(3) is scores
+    torch.testing.assert_close(scores.first(2).mass, torch.tensor([0.75, 0.25]))
+    assert scores.first(2).score.tolist() == [3.0, 1.0]
+    unseen = WindowScores(scores.score, torch.tensor([0.0, 0.0, 1.0]))
+    assert unseen.first(2).mass.tolist() == [0.0, 0.0]
+
+
 def test_every_group_reads_what_its_leader_chose():
     layout = make_layout(4, window_size=8)
     profile = QuestionProfile((Leader(1, (0, 1)), Leader(2, (2, 3))), keep_first=False, keep_last_windows=0)
